@@ -1,0 +1,162 @@
+#!lua name=homing_1
+-- Homing's Redis functions, version 1. The files of this folder are joined in the order of their names and loaded as
+-- one library. A released version is never changed: a new behaviour is a new folder with a new number.
+--
+-- A device's record, field <device> of <prefix>:{U}:devices, is JSON:
+--   generation      text, µs    grows with every attach; text because Lua and cjson would round it
+--   owner           text        "<node>:<random per start>.<shard>" that holds the session; "" when offline
+--   node            text        the node's name, for people
+--   nonce           text        the attach that made this generation: a repeated attach changes nothing
+--   instance, seq   text, number  the client object and its connection number
+--   first_seen_ms, last_seen_ms   Unix ms by Redis's clock
+--   start           text        the entry id that the device's group began after
+--   epoch           text        primary epoch at the last attach
+--   dropped         number      messages that were dropped before this device acked them, ever
+--   gap             object      {id, reason, count}, until the client acks its id
+-- Field "#incarnation" holds the inbox incarnation; '#' cannot stand in a device's name.
+
+local INCARNATION = '#incarnation'
+
+-- Redis's clock: Unix microseconds, exact in a Lua number until the year 2255.
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function load_device(devices, device)
+  local text = redis.call('HGET', devices, device)
+  if not text then return nil end
+  return cjson.decode(text)
+end
+
+local function save_device(devices, device, record)
+  redis.call('HSET', devices, device, cjson.encode(record))
+end
+
+-- Every device of the user: a table of name -> record, and their number.
+local function all_devices(devices)
+  local flat = redis.call('HGETALL', devices)
+  local records, count = {}, 0
+  for i = 1, #flat, 2 do
+    if flat[i] ~= INCARNATION then
+      records[flat[i]] = cjson.decode(flat[i + 1])
+      count = count + 1
+    end
+  end
+  return records, count
+end
+
+local function incarnation_of(devices)
+  return redis.call('HGET', devices, INCARNATION) or '0'
+end
+
+-- Never repeats, also when the hash was deleted in between: at least the clock's seconds.
+local function raise_incarnation(devices)
+  local previous = tonumber(incarnation_of(devices))
+  local incarnation = whole(math.max(previous + 1, math.floor(now_us() / 1000000)))
+  redis.call('HSET', devices, INCARNATION, incarnation)
+  return incarnation
+end
+
+-- Compares two decimal numbers without sign or leading zeros as text: Lua's numbers lose precision beyond 2^53.
+local function digits_less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+
+local function split_id(id)
+  return string.match(id, '^(%d+)-(%d+)$')
+end
+
+local function id_less(a, b)
+  local a_ms, a_seq = split_id(a)
+  local b_ms, b_seq = split_id(b)
+  if a_ms ~= b_ms then return digits_less(a_ms, b_ms) end
+  return digits_less(a_seq, b_seq)
+end
+
+local function increment(digits)
+  local result, carry = '', 1
+  for i = #digits, 1, -1 do
+    local digit = string.byte(digits, i) - 48 + carry
+    carry = digit == 10 and 1 or 0
+    result = (digit == 10 and '0' or tostring(digit)) .. result
+  end
+  return carry == 1 and '1' .. result or result
+end
+
+-- The smallest id after this one.
+local function next_id(id)
+  local ms, seq = split_id(id)
+  if seq == '18446744073709551615' then return increment(ms) .. '-0' end
+  return ms .. '-' .. increment(seq)
+end
+
+local function pairs_to_table(flat)
+  local result = {}
+  for i = 1, #flat, 2 do result[flat[i]] = flat[i + 1] end
+  return result
+end
+
+-- The inbox's groups as name -> {pending, last (last delivered id), lag (or nil)}; empty when there is no inbox.
+local function groups_of(inbox)
+  if redis.call('EXISTS', inbox) == 0 then return {} end
+  local groups = {}
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', inbox)) do
+    local info = pairs_to_table(flat)
+    groups[info['name']] = { pending = info['pending'], last = info['last-delivered-id'], lag = info['lag'] or nil }
+  end
+  return groups
+end
+
+local function tell(channels, owner, message)
+  if owner and owner ~= '' then redis.call('PUBLISH', channels .. owner, cjson.encode(message)) end
+end
+
+local function open_gap(record, reason, count)
+  local before = 0
+  if record.gap then before = record.gap.count end
+  record.gap = { id = 'gap-' .. whole(now_us()), reason = reason, count = before + count }
+end
+
+-- Trims what every device has acknowledged. With no group, or with a known device that lacks its group (it will be
+-- repaired at 0), nothing may go. Returns how many entries went.
+local function trim_acknowledged(inbox, devices)
+  local groups = groups_of(inbox)
+  if next(groups) == nil then return 0 end
+  for _, device in ipairs(redis.call('HKEYS', devices)) do
+    if device ~= INCARNATION and not groups[device] then return 0 end
+  end
+  local keep = nil
+  for name, group in pairs(groups) do
+    local first = nil
+    if group.pending > 0 then
+      first = redis.call('XPENDING', inbox, name)[2]
+    else
+      first = next_id(group.last)
+    end
+    if not keep or id_less(first, keep) then keep = first end
+  end
+  local last = pairs_to_table(redis.call('XINFO', 'STREAM', inbox))['last-generated-id']
+  if id_less(last, keep) then return redis.call('XTRIM', inbox, 'MAXLEN', '=', 0) end
+  return redis.call('XTRIM', inbox, 'MINID', '=', keep)
+end
+
+-- Forgets a device: trims while its group still counts, then destroys the group. Its owner closes the session.
+local function remove_device(inbox, devices, channels, user, device, record)
+  trim_acknowledged(inbox, devices)
+  if redis.call('EXISTS', inbox) == 1 then redis.call('XGROUP', 'DESTROY', inbox, device) end
+  redis.call('HDEL', devices, device)
+  raise_incarnation(devices)
+  if record then
+    tell(channels, record.owner, { kind = 'removed', user = user, device = device, generation = record.generation })
+  end
+end

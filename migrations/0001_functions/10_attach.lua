@@ -1,0 +1,98 @@
+-- homing_1_attach: makes a session the owner of its device.
+--   KEYS  1 inbox  2 devices
+--   ARGV  1 JSON {user, device, channels, owner, node, nonce, instance, seq, from, epoch, primary, mode, generation,
+--           devices_max, replace_after_ms}
+--         mode "connect": a client connected. "again": the primary epoch changed under a live session.
+--         "repair": a live session found its group missing; only if the record still has its generation.
+--   reply {"ok", generation, created 0|1, incarnation, pending or -1, last delivered id, start id, gap JSON or "",
+--           inbox length, now in Unix ms}
+--         {"stale", generation}       a later connection of the same client object is already attached
+--         {"superseded", generation}  repair: another session owns the device
+--         {"removed"}                 repair: the device is not known any more
+--         {"too_many"}                the user has devices_max devices and none may be replaced
+-- A function because the group's start depends on who else follows the inbox, and because a generation, its owner and
+-- the word to the previous owner must not be separated: between two commands another node could attach, or trim.
+local function attach(keys, argv)
+  local inbox, devices = keys[1], keys[2]
+  local request = cjson.decode(argv[1])
+  local device = request.device
+  local record = load_device(devices, device)
+  local known = record ~= nil
+
+  if request.mode == 'repair' then
+    if not known then return { 'removed' } end
+    if record.generation ~= request.generation then return { 'superseded', record.generation } end
+  end
+  local repeated = known and record.nonce == request.nonce
+  if known and not repeated and record.instance == request.instance and request.seq < record.seq then
+    return { 'stale', record.generation }
+  end
+
+  local now = now_us()
+  if not known then
+    local others, count = all_devices(devices)
+    if count >= request.devices_max then
+      local victim = nil
+      for name, other in pairs(others) do
+        local offline_ms = now / 1000 - other.last_seen_ms
+        if other.owner == '' and offline_ms > request.replace_after_ms
+          and (not victim or other.last_seen_ms < others[victim].last_seen_ms) then
+          victim = name
+        end
+      end
+      if not victim then return { 'too_many' } end
+      remove_device(inbox, devices, request.channels, request.user, victim, others[victim])
+    end
+    record = { first_seen_ms = math.floor(now / 1000), dropped = 0, generation = '0', owner = '' }
+  end
+
+  -- Whether the user has another device must be asked after a replacement, which may have removed the last one.
+  local start = '0'
+  if not known and request.epoch == '' and request.from ~= 'start' then
+    local _, others = all_devices(devices)
+    if others > 0 or request.from == 'end' then start = '$' end
+  end
+  local created = redis.pcall('XGROUP', 'CREATE', inbox, device, start, 'MKSTREAM')
+  local made = type(created) ~= 'table' or not created.err
+  if not made and not string.find(created.err, 'BUSYGROUP', 1, true) then return created end
+
+  -- entries-read stays unknown to Redis when the group starts at 0 on a trimmed stream: lag is then nil, not wrong.
+  if made and known then
+    raise_incarnation(devices)
+    open_gap(record, 'epoch', 0)
+  elseif not known then
+    if incarnation_of(devices) == '0' then raise_incarnation(devices) end
+    if request.epoch ~= '' then
+      local same = string.sub(request.epoch, 1, #request.primary + 1) == request.primary .. '.'
+      open_gap(record, same and 'device_expired' or 'epoch', 0)
+    end
+  elseif record.epoch ~= request.primary then
+    open_gap(record, 'epoch', 0)
+  end
+
+  local previous_owner = record.owner
+  if not repeated and request.mode ~= 'repair' then
+    record.generation = whole(math.max(tonumber(record.generation) + 1, now))
+  end
+  local group = groups_of(inbox)[device]
+  if made or not record.start then record.start = group.last end
+  record.owner = request.owner
+  record.node = request.node
+  record.nonce = request.nonce
+  record.instance = request.instance
+  record.seq = request.seq
+  record.epoch = request.primary
+  record.last_seen_ms = math.floor(now / 1000)
+  save_device(devices, device, record)
+
+  if previous_owner ~= request.owner then
+    tell(request.channels, previous_owner,
+      { kind = 'superseded', user = request.user, device = device, generation = record.generation })
+  end
+  local pending = -1
+  if group.lag then pending = group.pending + group.lag end
+  return { 'ok', record.generation, known and 0 or 1, incarnation_of(devices), pending, group.last, record.start,
+    record.gap and cjson.encode(record.gap) or '', redis.call('XLEN', inbox), math.floor(now / 1000) }
+end
+
+redis.register_function { function_name = 'homing_1_attach', callback = attach, flags = { 'allow-oom' } }

@@ -1,0 +1,126 @@
+-- homing_1_tend: the janitor's visit to one user: retention, idle devices, an inbox that nobody needs.
+--   KEYS  1 inbox  2 devices
+--   ARGV  1 JSON {user, channels, length_max, age_max_ms, device_idle_ms, alive: {"<node>:<random>": true} or null,
+--           page}
+--         alive null: node deaths may not be judged now.
+--   reply {inbox length, pending over all devices, oldest unacknowledged entry id or "", entries removed,
+--           drops over all devices, devices expired, 1 if page was used up: call again, now in Unix ms}
+-- A function because each drop is counted for each device that had not acknowledged it, exactly once, and because a
+-- device expires only if it is still offline.
+
+-- Acknowledges, for one group, pending entries before `cutoff`; returns how many.
+local function drop_pending(inbox, device, cutoff)
+  local dropped = 0
+  while true do
+    local page = redis.call('XPENDING', inbox, device, '-', '(' .. cutoff, 1000)
+    if #page == 0 then return dropped end
+    local ids = {}
+    for i, entry in ipairs(page) do ids[i] = entry[1] end
+    dropped = dropped + redis.call('XACK', inbox, device, unpack(ids))
+  end
+end
+
+-- Removes every entry before `cutoff`. Cut by cut at each group's position, so that the numbers that XTRIM answers say
+-- how many of the entries each group had not been given yet. Returns entries removed; adds to `drops`.
+local function cut(inbox, groups, cutoff, drops)
+  local marks = {}
+  for _, group in pairs(groups) do
+    local after = next_id(group.last)
+    if id_less(after, cutoff) then marks[#marks + 1] = after end
+  end
+  table.sort(marks, id_less)
+  marks[#marks + 1] = cutoff
+  local removed = 0
+  for _, mark in ipairs(marks) do
+    local count = redis.call('XTRIM', inbox, 'MINID', '=', mark)
+    removed = removed + count
+    if count > 0 then
+      for name, group in pairs(groups) do
+        if id_less(next_id(group.last), mark) then drops[name] = drops[name] + count end
+      end
+    end
+  end
+  for name, group in pairs(groups) do
+    if group.pending > 0 then drops[name] = drops[name] + drop_pending(inbox, name, cutoff) end
+  end
+  return removed
+end
+
+local function retain(inbox, request, drops, now)
+  local groups = groups_of(inbox)
+  for name in pairs(groups) do drops[name] = drops[name] or 0 end
+  local removed = cut(inbox, groups, whole(math.max(0, math.floor(now / 1000) - request.age_max_ms)) .. '-0', drops)
+  local excess = redis.call('XLEN', inbox) - request.length_max
+  local more = 0
+  if excess > request.page then excess, more = request.page, 1 end
+  if excess > 0 then
+    local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', excess)
+    removed = removed + cut(inbox, groups_of(inbox), next_id(first[#first][1]), drops)
+  end
+  return removed, more
+end
+
+local function expire_devices(inbox, devices, request, now)
+  local expired = 0
+  for device, record in pairs((all_devices(devices))) do
+    if record.owner ~= '' and type(request.alive) == 'table' and not request.alive[string.gsub(record.owner, '%.%d+$', '')] then
+      record.owner = ''
+      save_device(devices, device, record)
+    end
+    if record.owner == '' and now / 1000 - record.last_seen_ms > request.device_idle_ms then
+      remove_device(inbox, devices, request.channels, request.user, device, record)
+      expired = expired + 1
+    end
+  end
+  return expired
+end
+
+-- Writes what was dropped into the devices' records and tells their owners.
+local function report_drops(devices, request, drops)
+  local total = 0
+  for device, count in pairs(drops) do
+    local record = count > 0 and load_device(devices, device)
+    if record then
+      total = total + count
+      record.dropped = record.dropped + count
+      open_gap(record, 'retention', count)
+      save_device(devices, device, record)
+      tell(request.channels, record.owner, { kind = 'gap', user = request.user, device = device, gap = record.gap })
+    end
+  end
+  return total
+end
+
+local function tend(keys, argv)
+  local inbox, devices = keys[1], keys[2]
+  local request = cjson.decode(argv[1])
+  local now = now_us()
+  local drops, removed, more = {}, 0, 0
+  if redis.call('EXISTS', inbox) == 1 then removed, more = retain(inbox, request, drops, now) end
+  local dropped = report_drops(devices, request, drops)
+  local expired = expire_devices(inbox, devices, request, now)
+  if more == 0 then removed = removed + trim_acknowledged(inbox, devices) end
+
+  local length = redis.call('XLEN', inbox)
+  local pending, oldest = 0, ''
+  local groups = groups_of(inbox)
+  for name, group in pairs(groups) do
+    pending = pending + group.pending
+    if group.pending > 0 then
+      local first = redis.call('XPENDING', inbox, name)[2]
+      if oldest == '' or id_less(first, oldest) then oldest = first end
+    end
+  end
+  if length > 0 then
+    local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1][1]
+    for _, group in pairs(groups) do
+      if id_less(group.last, first) and (oldest == '' or id_less(first, oldest)) then oldest = first end
+    end
+  elseif next(groups) == nil then
+    redis.call('DEL', inbox)
+    if redis.call('HLEN', devices) == 1 and incarnation_of(devices) ~= '0' then redis.call('DEL', devices) end
+  end
+  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000) }
+end
+
+redis.register_function { function_name = 'homing_1_tend', callback = tend, flags = { 'allow-oom' } }

@@ -1,0 +1,52 @@
+-- homing_1_heartbeat: a node says that it lives, and hears who else does.
+--   KEYS  1 nodes
+--   ARGV  1 "<node>:<random per start>"  2 JSON about the node: {node, shards, version}  3 ms after which others are dead
+--         4 ms after which the dead are forgotten
+--   reply {now in Unix ms, ms since this node's previous heartbeat or -1, then per node: name, ms since its heartbeat,
+--           its JSON}
+-- A function because every stamp must come from one clock, Redis's own.
+local function heartbeat(keys, argv)
+  local nodes, me = keys[1], argv[1]
+  local now = now_ms()
+  local previous = redis.call('HGET', nodes, me)
+  local about = cjson.decode(argv[2])
+  about.seen_ms = now
+  redis.call('HSET', nodes, me, cjson.encode(about))
+  local reply = { now, previous and now - cjson.decode(previous).seen_ms or -1 }
+  local flat = redis.call('HGETALL', nodes)
+  for i = 1, #flat, 2 do
+    local age = now - cjson.decode(flat[i + 1]).seen_ms
+    if age > tonumber(argv[4]) then
+      redis.call('HDEL', nodes, flat[i])
+    else
+      reply[#reply + 1] = flat[i]
+      reply[#reply + 1] = age
+      reply[#reply + 1] = flat[i + 1]
+    end
+  end
+  return reply
+end
+
+redis.register_function { function_name = 'homing_1_heartbeat', callback = heartbeat, flags = { 'allow-oom' } }
+
+-- homing_1_recover: compares the server that a node is connected to with the one that the primary epoch belongs to.
+--   KEYS  1 epoch
+--   ARGV  1 run_id  2 master_replid  3 "1" if a restart loses nothing (append-only log, fsync always)
+--   reply {primary epoch, "same" | "kept" (restart without loss) | "changed" | "created"}
+-- A function because it is a compare-and-set: of several nodes that reconnect, one changes the epoch, once.
+local function recover(keys, argv)
+  local key = keys[1]
+  local before = pairs_to_table(redis.call('HGETALL', key))
+  if before.run_id == argv[1] and before.replid == argv[2] then return { before.epoch, 'same' } end
+  local outcome, epoch = 'created', nil
+  if before.epoch and argv[3] == '1' then
+    outcome, epoch = 'kept', before.epoch
+  else
+    if before.epoch then outcome = 'changed' end
+    epoch = whole(math.max(tonumber(before.epoch or '0') + 1, math.floor(now_us() / 1000000)))
+  end
+  redis.call('HSET', key, 'epoch', epoch, 'run_id', argv[1], 'replid', argv[2])
+  return { epoch, outcome }
+end
+
+redis.register_function { function_name = 'homing_1_recover', callback = recover, flags = { 'allow-oom' } }

@@ -1,0 +1,77 @@
+//! The Redis functions of `migrations/`: their names, their source, and how to call them.
+
+use redis::Cmd;
+
+/// The library's source, joined from the files of `migrations/0001_functions` in the order of their names.
+pub const LIBRARY: &str = concat!(
+    include_str!("../../migrations/0001_functions/00_prelude.lua"),
+    include_str!("../../migrations/0001_functions/10_attach.lua"),
+    include_str!("../../migrations/0001_functions/11_release.lua"),
+    include_str!("../../migrations/0001_functions/12_trim.lua"),
+    include_str!("../../migrations/0001_functions/13_remove.lua"),
+    include_str!("../../migrations/0001_functions/14_publish_once.lua"),
+    include_str!("../../migrations/0001_functions/15_set_aside.lua"),
+    include_str!("../../migrations/0001_functions/16_tend.lua"),
+    include_str!("../../migrations/0001_functions/17_nodes.lua"),
+);
+
+/// The library's name in Redis.
+pub const LIBRARY_NAME: &str = "homing_1";
+
+/// An atomic operation. Keys, arguments and reply of each stand at the head of its file in `migrations/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Makes a session the owner of its device.
+    Attach,
+    /// Says that a node hands out nothing more for a generation.
+    Release,
+    /// Removes what every device has acknowledged.
+    Trim,
+    /// Forgets a device.
+    Remove,
+    /// Forgets a user.
+    Purge,
+    /// Appends a message unless its key was seen.
+    PublishOnce,
+    /// Takes undeliverable messages from a device's pending list.
+    SetAside,
+    /// Closes a gap that the client has taken note of.
+    AckGap,
+    /// Refreshes a live device's last-seen time.
+    Touch,
+    /// The janitor's visit to one user.
+    Tend,
+    /// A node's heartbeat.
+    Heartbeat,
+    /// Compares the server with the primary epoch.
+    Recover,
+}
+
+impl Function {
+    /// The function's name in Redis.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Attach => "homing_1_attach",
+            Self::Release => "homing_1_release",
+            Self::Trim => "homing_1_trim",
+            Self::Remove => "homing_1_remove",
+            Self::Purge => "homing_1_purge",
+            Self::PublishOnce => "homing_1_publish_once",
+            Self::SetAside => "homing_1_set_aside",
+            Self::AckGap => "homing_1_ack_gap",
+            Self::Touch => "homing_1_touch",
+            Self::Tend => "homing_1_tend",
+            Self::Heartbeat => "homing_1_heartbeat",
+            Self::Recover => "homing_1_recover",
+        }
+    }
+
+    /// An `FCALL` with its keys; the arguments follow by [`Cmd::arg`].
+    #[must_use]
+    pub fn call(self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("FCALL");
+        command.arg(self.name()).arg(keys.len()).arg(keys);
+        command
+    }
+}

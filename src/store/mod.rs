@@ -1,0 +1,14 @@
+//! Redis as Homing uses it: keys, connections, functions, errors, and the embedded server.
+//!
+//! Owns every key name and every decoding of a reply. It must not know sessions, HTTP or sockets. Invariant: a key of
+//! one user is only ever touched together with keys of that same user.
+
+pub mod connect;
+pub mod error;
+pub mod functions;
+pub mod keys;
+
+pub use connect::{Store, StoreConfig};
+pub use error::StoreError;
+pub use functions::Function;
+pub use keys::{Key, KeySpace, Lock};
