@@ -145,11 +145,14 @@ mod tests {
         fn a_user_is_found_again_in_its_keys_and_channels(user in "[A-Za-z0-9._~@:+=|-]{1,255}", database in 0i64..16) {
             let Ok(user) = Name::parse(&user) else { return Ok(()) };
             let keys = KeySpace::new("homing", database);
-            prop_assert_eq!(keys.user_of_event(&keys.event_channel(Key::Inbox(&user))), Some(user.as_str()));
-            prop_assert_eq!(keys.user_of_event(&keys.event_channel(Key::Devices(&user))), None);
-            prop_assert_eq!(keys.user_key(&keys.name(Key::Inbox(&user))), Some((user.as_str(), UserKey::Inbox)));
-            prop_assert_eq!(keys.user_key(&keys.name(Key::Devices(&user))), Some((user.as_str(), UserKey::Devices)));
-            prop_assert_eq!(keys.user_key(&keys.name(Key::Once(&user, "k"))), None);
+            let (inbox, devices) = (keys.name(Key::Inbox(&user)), keys.name(Key::Devices(&user)));
+            let (inbox_events, devices_events) = (keys.event_channel(Key::Inbox(&user)), keys.event_channel(Key::Devices(&user)));
+            let once = keys.name(Key::Once(&user, "k"));
+            prop_assert_eq!(keys.user_of_event(&inbox_events), Some(user.as_str()));
+            prop_assert_eq!(keys.user_of_event(&devices_events), None);
+            prop_assert_eq!(keys.user_key(&inbox), Some((user.as_str(), UserKey::Inbox)));
+            prop_assert_eq!(keys.user_key(&devices), Some((user.as_str(), UserKey::Devices)));
+            prop_assert_eq!(keys.user_key(&once), None);
         }
     }
 
