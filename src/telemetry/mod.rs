@@ -1,1 +1,10 @@
-//! (under construction)
+//! What an operator sees: the list of metrics, their recorder, and logs.
+//!
+//! Owns every metric's name, help, buckets and label values, the process's one recorder, and the form of the logs. It
+//! must not know what is measured: others record by the names here. Invariants: a metric that is not in
+//! [`names::ALL`] does not exist; no user, device, token or message content stands in a label or a log line.
+
+pub mod metric;
+pub mod names;
+
+pub use metric::{Kind, Label, Metric, Unit};
