@@ -1,0 +1,290 @@
+//! Client tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA-256.
+//!
+//! The parts are taken apart here and not by `jsonwebtoken`, whose defaults are more lenient than the protocol: it
+//! skips claims of an odd type. The library verifies the signature.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
+use homing_protocol::code::ErrorCode;
+use homing_protocol::name::{Name, NameError};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{SecretTooShort, check_length};
+
+/// Longest token that is looked at, in bytes. Nothing is decoded before this is checked.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// How far `nbf` and `iat` may lie in the future, in seconds: the clocks of issuer and node differ a little.
+///
+/// `exp` has none: it is enforced during the connection too, and a token that is accepted only to be expired at once
+/// would help nobody.
+pub const LEEWAY_S: u64 = 5;
+
+/// A secret that tokens are signed with.
+#[derive(Clone)]
+pub struct JwtSecret {
+    kid: Option<String>,
+    verify: DecodingKey,
+    sign: EncodingKey,
+}
+
+impl JwtSecret {
+    /// A secret, with the key id by which tokens name it.
+    ///
+    /// # Errors
+    /// [`SecretTooShort`] below 32 bytes.
+    pub fn new(kid: Option<String>, secret: &[u8]) -> Result<Self, SecretTooShort> {
+        check_length(secret)?;
+        Ok(Self { kid, verify: DecodingKey::from_secret(secret), sign: EncodingKey::from_secret(secret) })
+    }
+
+    /// Makes a token, for the command line, the first page and tests. Times are Unix seconds.
+    ///
+    /// # Errors
+    /// [`SignError`] if the cryptography library fails.
+    pub fn sign(&self, grant: &Grant<'_>) -> Result<String, SignError> {
+        let mut header = jsonwebtoken::Header::new(Algorithm::HS256);
+        header.kid.clone_from(&self.kid);
+        jsonwebtoken::encode(&header, grant, &self.sign).map_err(|error| SignError(error.to_string()))
+    }
+}
+
+impl fmt::Debug for JwtSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("JwtSecret").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+/// The claims of a token to be made.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Grant<'a> {
+    /// The user.
+    #[serde(rename = "sub", serialize_with = "as_text")]
+    pub user: &'a Name,
+    /// Pins the device.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_text")]
+    pub device: Option<&'a Name>,
+    /// The audience, if verifiers ask for one.
+    #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
+    pub audience: Option<&'a str>,
+    /// When it was made, in Unix seconds.
+    #[serde(rename = "iat")]
+    pub issued_at_s: u64,
+    /// When it ends, in Unix seconds.
+    #[serde(rename = "exp")]
+    pub expires_at_s: u64,
+}
+
+fn as_text<S: serde::Serializer>(name: &Name, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name.as_str())
+}
+
+// The signature is the one that serde asks for.
+#[allow(clippy::ref_option)]
+fn as_optional_text<S: serde::Serializer>(name: &Option<&Name>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.map(Name::as_str).serialize(serializer)
+}
+
+/// A token could not be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the token could not be signed: {0}")]
+pub struct SignError(String);
+
+/// How tokens are verified.
+#[derive(Clone, Debug, Default)]
+pub struct JwtConfig {
+    /// Every secret that is valid now, so that one can be replaced without a break.
+    pub secrets: Vec<JwtSecret>,
+    /// What `aud` must hold; not checked if `None`.
+    pub audience: Option<String>,
+}
+
+/// What a valid token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The user.
+    pub user: Name,
+    /// The only device that the token may be used for.
+    pub device: Option<Name>,
+    /// When the token ends, in Unix milliseconds.
+    pub expires_at_ms: u64,
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// Over [`TOKEN_BYTES_MAX`].
+    #[error("the token is longer than {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not three parts of base64url, or the header is no JSON object.
+    #[error("this is no JSON Web Token")]
+    Malformed,
+    /// The header names another algorithm than HS256, or an extension that must be understood (`crit`).
+    #[error("the token's header asks for something else than HS256")]
+    Algorithm,
+    /// Not signed with any secret that is valid now.
+    #[error("the token's signature is not valid here")]
+    Signature,
+    /// A claim is missing or of the wrong type.
+    #[error("the token's claims are not usable: {0}")]
+    Claims(String),
+    /// `sub` or `device` is no valid name.
+    #[error("the token's '{0}' is not usable: {1}")]
+    Name(&'static str, NameError),
+    /// `aud` does not hold the configured audience.
+    #[error("the token is meant for another audience")]
+    Audience,
+    /// `nbf` or `iat` lies in the future.
+    #[error("the token's '{0}' lies in the future")]
+    NotYet(&'static str),
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+}
+
+impl TokenError {
+    /// The code for error frames and problem documents.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Expired => ErrorCode::TokenExpired,
+            _ => ErrorCode::Unauthorized,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenHeader<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    kid: Option<String>,
+    crit: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct TokenClaims {
+    sub: String,
+    exp: Seconds,
+    nbf: Option<Seconds>,
+    iat: Option<Seconds>,
+    aud: Option<Audience>,
+    device: Option<String>,
+}
+
+/// A NumericDate (RFC 7519, section 2): a JSON number, which may have a fraction. Texts are refused.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "serde_json::Number")]
+struct Seconds(u64);
+
+impl TryFrom<serde_json::Number> for Seconds {
+    type Error = &'static str;
+
+    fn try_from(number: serde_json::Number) -> Result<Self, Self::Error> {
+        if let Some(whole) = number.as_u64() {
+            return Ok(Self(whole));
+        }
+        match number.as_f64() {
+            // Rounds down; the cast saturates, and a time beyond u64 never comes anyway.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Some(seconds) if seconds >= 0.0 => Ok(Self(seconds as u64)),
+            _ => Err("a time must be a number of seconds since 1970"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audience {
+    fn holds(&self, wanted: &str) -> bool {
+        match self {
+            Self::One(audience) => audience == wanted,
+            Self::Many(audiences) => audiences.iter().any(|audience| audience == wanted),
+        }
+    }
+}
+
+/// Verifies client tokens. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct TokenVerifier {
+    config: Arc<JwtConfig>,
+}
+
+impl TokenVerifier {
+    /// A verifier. Without secrets it refuses every token.
+    #[must_use]
+    pub fn new(config: JwtConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+
+    /// What the token says, if it is valid at `now_unix_s`.
+    ///
+    /// # Errors
+    /// [`TokenError`]. Times are looked at after the signature, so that `Expired` is only said of a genuine token.
+    pub fn verify(&self, token: &str, now_unix_s: u64) -> Result<Claims, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(TokenError::Malformed)?;
+        let header = BASE64_URL.decode(header).map_err(|_| TokenError::Malformed)?;
+        let header: TokenHeader<'_> = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
+        if header.alg != "HS256" || header.crit.is_some() {
+            return Err(TokenError::Algorithm);
+        }
+        if !self.is_signed(message, signature, header.kid.as_deref()) {
+            return Err(TokenError::Signature);
+        }
+        let claims = BASE64_URL.decode(claims).map_err(|_| TokenError::Malformed)?;
+        let claims: TokenClaims =
+            serde_json::from_slice(&claims).map_err(|error| TokenError::Claims(error.to_string()))?;
+        self.check(claims, now_unix_s)
+    }
+
+    /// A token that names a known `kid` was signed with that secret. One that names an unknown `kid` may still be
+    /// signed with a secret that was configured without; one that names none, with any.
+    fn is_signed(&self, message: &str, signature: &str, kid: Option<&str>) -> bool {
+        let secrets = &self.config.secrets;
+        let named = kid.filter(|kid| secrets.iter().any(|secret| secret.kid.as_deref() == Some(kid)));
+        secrets.iter().filter(|secret| kid.is_none() || secret.kid.as_deref() == named).any(|secret| {
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &secret.verify, Algorithm::HS256)
+                .unwrap_or(false)
+        })
+    }
+
+    fn check(&self, claims: TokenClaims, now_s: u64) -> Result<Claims, TokenError> {
+        if let Some(wanted) = &self.config.audience
+            && !claims.aud.is_some_and(|audience| audience.holds(wanted))
+        {
+            return Err(TokenError::Audience);
+        }
+        let user = Name::parse(&claims.sub).map_err(|error| TokenError::Name("sub", error))?;
+        let device = match claims.device {
+            None => None,
+            Some(device) => Some(Name::parse(&device).map_err(|error| TokenError::Name("device", error))?),
+        };
+        let latest = now_s.saturating_add(LEEWAY_S);
+        for (claim, time) in [("nbf", claims.nbf), ("iat", claims.iat)] {
+            if time.is_some_and(|time| time.0 > latest) {
+                return Err(TokenError::NotYet(claim));
+            }
+        }
+        if claims.exp.0 <= now_s {
+            return Err(TokenError::Expired);
+        }
+        Ok(Claims { user, device, expires_at_ms: claims.exp.0.saturating_mul(1_000) })
+    }
+}
+
+#[cfg(test)]
+#[path = "jwt_tests.rs"]
+mod tests;
