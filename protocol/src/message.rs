@@ -1,1 +1,255 @@
-//! x
+//! From a stream entry's fields to the message that a client gets.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::value::RawValue;
+
+use crate::frame::server::{push_display, push_string};
+use crate::id::EntryId;
+use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
+
+/// When a message ceases to be deliverable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Never (until retention).
+    Never,
+    /// At this Unix time in milliseconds.
+    At(u64),
+    /// It is for devices that are connected when it is appended, only (`ttl_s` 0, field `exp` "0").
+    ConnectedOnly,
+}
+
+/// What can be said of a message before it is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Bytes of payload: `data`, or all fields and values of an entry without it.
+    pub payload_bytes: usize,
+    /// When it expires.
+    pub expiry: Expiry,
+}
+
+/// What a message's JSON needs beside its payload, usually: id, time, attempt and punctuation.
+const MESSAGE_BYTES_BESIDE_PAYLOAD: usize = 96;
+
+/// A stream entry: its id and its fields, in order, duplicates included. Names and values are any bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<B> {
+    /// The entry's id.
+    pub id: EntryId,
+    /// Field, value pairs.
+    pub fields: Vec<(B, B)>,
+}
+
+impl<B: AsRef<[u8]>> Entry<B> {
+    fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        self.fields.iter().rev().find(|(field, _)| field.as_ref() == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// Payload size and expiry.
+    #[must_use]
+    pub fn envelope(&self) -> Envelope {
+        let payload_bytes = match self.field(b"data") {
+            Some(data) => data.len(),
+            None => self.fields.iter().map(|(field, value)| field.as_ref().len() + value.as_ref().len()).sum(),
+        };
+        let expiry = match self.field(b"exp").and_then(|exp| std::str::from_utf8(exp).ok()?.parse().ok()) {
+            None => Expiry::Never,
+            Some(0) => Expiry::ConnectedOnly,
+            Some(at) => Expiry::At(at),
+        };
+        Envelope { payload_bytes, expiry }
+    }
+
+    /// Appends the message as JSON text. JSON payloads are spliced in exactly as they were published.
+    pub fn encode_into(&self, attempt: u32, text: &mut String) {
+        let size: usize = self.fields.iter().map(|(_, value)| value.as_ref().len()).sum();
+        text.reserve(size + MESSAGE_BYTES_BESIDE_PAYLOAD);
+        text.push_str(r#"{"id":""#);
+        push_display(text, &self.id);
+        text.push_str(r#"","data":"#);
+        let data = self.field(b"data");
+        match data {
+            Some(data) => push_data(text, data, self.field(b"type")),
+            None => self.push_fields(text),
+        }
+        text.push_str(r#","ts":"#);
+        push_display(text, &self.id.ms);
+        text.push_str(r#","attempt":"#);
+        push_display(text, &attempt);
+        if data.is_some() {
+            self.push_options(text);
+        }
+        text.push('}');
+    }
+
+    /// The message as JSON text.
+    #[must_use]
+    pub fn encode(&self, attempt: u32) -> String {
+        let mut text = String::new();
+        self.encode_into(attempt, &mut text);
+        text
+    }
+
+    fn push_options(&self, text: &mut String) {
+        if let Some(key) = self.field(b"key").filter(|key| key.len() <= KEY_BYTES_MAX)
+            && let Ok(key) = std::str::from_utf8(key)
+        {
+            text.push_str(r#","key":"#);
+            push_string(text, key);
+        }
+        // A `meta` that is no JSON object, or too big, is a producer's mistake; the message is worth more than it.
+        if let Some(meta) = self.field(b"meta").filter(|meta| meta.len() <= META_BYTES_MAX)
+            && let Some(meta) = json(meta).filter(|meta| meta.starts_with('{'))
+        {
+            text.push_str(r#","meta":"#);
+            text.push_str(meta);
+        }
+        if let Expiry::At(at) = self.envelope().expiry {
+            text.push_str(r#","exp":"#);
+            push_display(text, &at);
+        }
+    }
+
+    /// An entry without `data`: an object of all its fields as texts, the last duplicate winning.
+    fn push_fields(&self, text: &mut String) {
+        text.push('{');
+        let mut first = true;
+        for (index, (field, value)) in self.fields.iter().enumerate() {
+            if self.fields[index + 1..].iter().any(|(later, _)| later.as_ref() == field.as_ref()) {
+                continue;
+            }
+            if !first {
+                text.push(',');
+            }
+            first = false;
+            push_string(text, &String::from_utf8_lossy(field.as_ref()));
+            text.push(':');
+            push_string(text, &String::from_utf8_lossy(value.as_ref()));
+        }
+        text.push('}');
+    }
+}
+
+/// How `data` is shown to clients.
+fn push_data(text: &mut String, data: &[u8], kind: Option<&[u8]>) {
+    let as_json = match kind {
+        Some(b"json") => json(data),
+        None => json(data).filter(|json| json.starts_with(['{', '['])),
+        Some(_) => None,
+    };
+    if let Some(json) = as_json {
+        text.push_str(json);
+        return;
+    }
+    match std::str::from_utf8(data) {
+        Ok(data) if kind != Some(b"bytes") => push_string(text, data),
+        _ => {
+            text.push('"');
+            BASE64.encode_string(data, text);
+            text.push_str(r#"","encoding":"base64"#);
+            text.push('"');
+        }
+    }
+}
+
+/// The text of `data` without surrounding white space if it is one valid JSON value of at most
+/// [`JSON_DEPTH_MAX`] levels.
+#[must_use]
+pub fn json(data: &[u8]) -> Option<&str> {
+    let raw: &RawValue = serde_json::from_slice(data).ok()?;
+    (depth(raw.get()) <= JSON_DEPTH_MAX).then(|| raw.get())
+}
+
+/// Levels of nesting of a valid JSON text. serde_json skips a value without recursion, and so without a limit.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in json.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn encoded(fields: &[(&[u8], &[u8])]) -> Value {
+        let entry = Entry { id: EntryId { ms: 7, seq: 1 }, fields: fields.to_vec() };
+        serde_json::from_str(&entry.encode(1)).unwrap()
+    }
+
+    #[test]
+    fn the_kind_of_data_is_found_out_unless_it_is_said() {
+        assert_eq!(encoded(&[(b"data", br#"{"a": 1}"#)])["data"], json!({"a": 1}));
+        assert_eq!(encoded(&[(b"data", b"7")])["data"], "7");
+        assert_eq!(encoded(&[(b"data", b"7"), (b"type", b"json")])["data"], 7);
+        assert_eq!(encoded(&[(b"data", b"[1"), (b"type", b"json")])["data"], "[1");
+        assert_eq!(encoded(&[(b"data", b"[1]"), (b"type", b"text")])["data"], "[1]");
+        let bytes = encoded(&[(b"data", b"\xff\x00")]);
+        assert_eq!((&bytes["data"], &bytes["encoding"]), (&json!("/wA="), &json!("base64")));
+        assert_eq!(encoded(&[(b"data", b"hi"), (b"type", b"bytes")])["encoding"], "base64");
+    }
+
+    #[test]
+    fn json_is_spliced_as_it_was_published() {
+        let entry = Entry { id: EntryId { ms: 7, seq: 0 }, fields: vec![("data", r#"{"n": 1.0e2, "n":2}"#)] };
+        assert_eq!(entry.encode(3), r#"{"id":"7-0","data":{"n": 1.0e2, "n":2},"ts":7,"attempt":3}"#);
+    }
+
+    #[test]
+    fn an_entry_without_data_is_an_object_of_its_fields() {
+        let value = encoded(&[(b"a", b"1"), (b"\xff", b"x"), (b"a", b"2"), (b"exp", b"9")]);
+        assert_eq!(value["data"], json!({"a": "2", "\u{fffd}": "x", "exp": "9"}));
+        assert!(value.get("exp").is_none());
+    }
+
+    #[test]
+    fn options_that_are_not_what_they_should_be_are_left_out() {
+        let value = encoded(&[(b"data", b"x"), (b"key", b"k"), (b"meta", b"{\"m\":1}"), (b"exp", b"99")]);
+        assert_eq!((&value["key"], &value["meta"], &value["exp"]), (&json!("k"), &json!({"m": 1}), &json!(99)));
+        let value = encoded(&[(b"data", b"x"), (b"key", b"\xff"), (b"meta", b"[]"), (b"exp", b"soon")]);
+        assert!(value.get("key").is_none() && value.get("meta").is_none() && value.get("exp").is_none());
+    }
+
+    #[test]
+    fn json_beyond_the_depth_limit_is_text() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(encoded(&[(b"data", deep(JSON_DEPTH_MAX).as_bytes())])["data"].is_array());
+        assert!(encoded(&[(b"data", deep(JSON_DEPTH_MAX + 1).as_bytes())])["data"].is_string());
+        assert!(encoded(&[(b"data", deep(100_000).as_bytes())])["data"].is_string());
+    }
+
+    proptest! {
+        #[test]
+        fn any_entry_becomes_valid_json(fields in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..6), proptest::collection::vec(any::<u8>(), 0..40)), 0..6)) {
+            let entry = Entry { id: EntryId::MIN, fields };
+            prop_assert!(serde_json::from_str::<Value>(&entry.encode(1)).is_ok());
+        }
+
+        #[test]
+        fn any_data_becomes_valid_json(data in proptest::collection::vec(any::<u8>(), 0..60), kind in "json|text|bytes|other") {
+            let fields = vec![(b"data".to_vec(), data), (b"type".to_vec(), kind.into_bytes())];
+            let entry = Entry { id: EntryId::MIN, fields };
+            prop_assert!(serde_json::from_str::<Value>(&entry.encode(1)).is_ok());
+        }
+    }
+}

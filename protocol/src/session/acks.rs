@@ -1,0 +1,172 @@
+//! Acks: gathered for a pipeline, confirmed when Redis has executed them.
+
+use super::wire::{AckBatch, Action, AttachMode, Command, Confirmation, Now};
+use super::{Phase, Session};
+use crate::close::CloseCode;
+use crate::code::ErrorCode;
+use crate::frame::server::AckedId;
+use crate::frame::{AckId, ServerFrame};
+use crate::id::EntryId;
+
+/// Acks that a session may hold while Redis refuses them. A client that sends more is told to wait.
+const ACKS_BUFFERED_MAX: usize = 8_192;
+/// Acks that are sent without waiting for more.
+const ACKS_PRESSING: usize = 256;
+
+/// Acks that wait for the next pipeline.
+#[derive(Debug, Default)]
+pub(super) struct AckBuffer {
+    batch: AckBatch,
+    gaps: Vec<(Box<str>, Option<Box<str>>)>,
+}
+
+impl AckBuffer {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether waiting for more acks would gain nothing.
+    pub(super) fn is_pressing(&self) -> bool {
+        self.len() >= ACKS_PRESSING || !self.gaps.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.batch.own.len() + self.batch.foreign.len() + self.gaps.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.batch.own.iter().chain(&self.batch.foreign).copied()
+    }
+}
+
+impl Session {
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Now,
+        ids: Vec<AckId>,
+        reference: Option<Box<str>>,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut buffer = self.acks.take().unwrap_or_default();
+        if buffer.len() + ids.len() > ACKS_BUFFERED_MAX {
+            self.acks = Some(buffer);
+            let message = format!("Redis takes no acks now and {ACKS_BUFFERED_MAX} are waiting; ack again later");
+            let error = ServerFrame::Error { code: ErrorCode::Unavailable, message, retry_after_ms: Some(1_000) };
+            return self.send(now, &error, reference.as_deref(), actions);
+        }
+        let mut confirmed = Vec::new();
+        for id in ids {
+            let id = match id {
+                AckId::Message(id) => id,
+                AckId::Gap(id) => {
+                    buffer.gaps.push((id, reference.clone()));
+                    continue;
+                }
+            };
+            let delivered = self.ledger.remove(id);
+            match delivered {
+                Some(delivered) => {
+                    actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(delivered.sent_ms) });
+                    buffer.batch.own.push(id);
+                }
+                None if self.options.only_own_acks => continue,
+                None if self.options.confirm => buffer.batch.foreign.push(id),
+                None => buffer.batch.own.push(id),
+            }
+            if self.options.confirm {
+                confirmed.push(id);
+            }
+        }
+        if self.options.confirm {
+            buffer.batch.confirmations.push(Confirmation { reference, ids: confirmed });
+        }
+        self.acks = Some(buffer);
+    }
+
+    /// Acknowledges a message that is never shown to the client.
+    pub(super) fn ack_silently(&mut self, id: EntryId) {
+        self.acks.get_or_insert_default().batch.own.push(id);
+    }
+
+    pub(super) fn poll_acks(&mut self, commands: &mut Vec<Command>) {
+        let Some(mut buffer) = self.acks.take() else { return };
+        for (id, reference) in buffer.gaps.drain(..) {
+            commands.push(Command::AckGap { id, reference });
+        }
+        if !(buffer.batch.own.is_empty() && buffer.batch.foreign.is_empty() && buffer.batch.confirmations.is_empty()) {
+            commands.push(Command::Ack(Box::new(buffer.batch)));
+        }
+    }
+
+    /// Puts acks back in front of those that came since.
+    pub(super) fn restore_acks(&mut self, mut batch: AckBatch) {
+        let buffer = self.acks.get_or_insert_default();
+        batch.own.append(&mut buffer.batch.own);
+        batch.foreign.append(&mut buffer.batch.foreign);
+        batch.confirmations.append(&mut buffer.batch.confirmations);
+        buffer.batch = batch;
+    }
+
+    pub(super) fn restore_gap_ack(&mut self, id: Box<str>, reference: Option<Box<str>>) {
+        self.acks.get_or_insert_default().gaps.push((id, reference));
+    }
+
+    /// An older epoch's acks mean nothing in the new one.
+    pub(super) fn drop_acks(&mut self) {
+        self.acks = None;
+    }
+
+    pub(super) fn handle_acked(
+        &mut self,
+        batch: &AckBatch,
+        removed: &[bool],
+        generation: Option<u64>,
+        actions: &mut Vec<Action>,
+    ) {
+        if batch.confirmations.is_empty() || self.phase != Phase::Live {
+            return;
+        }
+        if !self.check_generation(generation, actions) {
+            return;
+        }
+        let (start, last) = self.given;
+        let is_done = |id: EntryId| match batch.foreign.iter().position(|foreign| *foreign == id) {
+            None => true,
+            // Not pending any more, and within what this device was given: an earlier connection acked it.
+            Some(position) => removed.get(position) == Some(&true) || (id > start && id <= last),
+        };
+        for confirmation in &batch.confirmations {
+            let ids = confirmation.ids.iter().filter(|id| is_done(**id)).map(|id| AckedId::Message(*id)).collect();
+            actions.push(Action::Send(ServerFrame::Acked(ids).encode(confirmation.reference.as_deref())));
+        }
+    }
+
+    pub(super) fn handle_gap_acked(&mut self, id: Box<str>, reference: Option<&str>, actions: &mut Vec<Action>) {
+        if self.options.confirm && self.phase == Phase::Live {
+            actions.push(Action::Send(ServerFrame::Acked(vec![AckedId::Gap(id)]).encode(reference)));
+        }
+    }
+
+    /// Compares the recorded generation with ours; ends the session if another one owns the device.
+    pub(super) fn check_generation(&mut self, generation: Option<u64>, actions: &mut Vec<Action>) -> bool {
+        match generation {
+            Some(generation) if generation == self.generation => true,
+            // Generations only grow: Redis has gone back in time under us.
+            Some(generation) if generation < self.generation => {
+                actions.push(Action::SuspectEpoch);
+                self.need_attach(AttachMode::Again);
+                false
+            }
+            Some(_) => {
+                actions.push(Action::Stale);
+                let message = "another connection of this device took over";
+                self.refuse(ErrorCode::Superseded, message, None, CloseCode::Superseded, actions);
+                false
+            }
+            None => {
+                self.need_repair();
+                false
+            }
+        }
+    }
+}
