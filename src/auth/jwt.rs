@@ -84,8 +84,6 @@ fn as_text<S: serde::Serializer>(name: &Name, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_str(name.as_str())
 }
 
-// The signature is the one that serde asks for.
-#[allow(clippy::ref_option)]
 fn as_optional_text<S: serde::Serializer>(name: &Option<&Name>, serializer: S) -> Result<S::Ok, S::Error> {
     name.map(Name::as_str).serialize(serializer)
 }
@@ -190,7 +188,6 @@ impl TryFrom<serde_json::Number> for Seconds {
         }
         match number.as_f64() {
             // Rounds down; the cast saturates, and a time beyond u64 never comes anyway.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             Some(seconds) if seconds >= 0.0 => Ok(Self(seconds as u64)),
             _ => Err("a time must be a number of seconds since 1970"),
         }

@@ -1,1 +1,15 @@
-//! (under construction)
+//! Appending messages to inboxes.
+//!
+//! Owns what a message may be and how it becomes a stream entry. It must not know HTTP, sessions or sockets. Invariant:
+//! a message that was answered with an id is in the inbox, exactly as it came; nothing is ever trimmed here.
+
+pub mod depth;
+pub mod error;
+pub mod message;
+pub mod publisher;
+#[cfg(test)]
+pub(crate) mod test_redis;
+
+pub use error::{Limit, PublishError};
+pub use message::{NewMessage, Payload};
+pub use publisher::{Published, Publisher, PublisherConfig};
