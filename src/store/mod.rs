@@ -7,6 +7,10 @@ pub mod connect;
 pub mod error;
 pub mod functions;
 pub mod keys;
+pub mod migrate;
+pub mod server;
+#[cfg(test)]
+pub(crate) mod test_server;
 
 pub use connect::{Store, StoreConfig};
 pub use error::StoreError;

@@ -1,0 +1,51 @@
+//! A real redis-server for unit tests, on a Unix socket in a folder of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use redis::aio::MultiplexedConnection;
+
+pub(crate) struct TestServer {
+    folder: PathBuf,
+    child: Child,
+}
+
+impl TestServer {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("homing-redis-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&folder).expect("a temporary folder can be made");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket", "redis.sock", "--dir"])
+            .arg(&folder)
+            .args(options)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        Self { folder, child }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}/redis.sock", self.folder.display())
+    }
+
+    /// Waits for the server to come up.
+    pub(crate) async fn connect(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("the URL is well-formed");
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match client.get_multiplexed_async_connection().await {
+                Ok(connection) => return connection,
+                Err(error) if tokio::time::Instant::now() > deadline => panic!("redis-server did not start: {error}"),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
