@@ -4,7 +4,6 @@
 //! skips claims of an odd type. The library verifies the signature.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -15,7 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{SecretTooShort, check_length};
+use crate::config::{JwtAlgorithm, JwtConfig, JwtSecret};
 
 /// Longest token that is looked at, in bytes. Nothing is decoded before this is checked.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -24,41 +23,6 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// `exp` has none: it is enforced during the connection too, and a token that is accepted only to be expired at once
 /// would help nobody.
 pub const LEEWAY_S: u64 = 5;
-
-/// A secret that tokens are signed with.
-#[derive(Clone)]
-pub struct JwtSecret {
-    kid: Option<String>,
-    verify: DecodingKey,
-    sign: EncodingKey,
-}
-
-impl JwtSecret {
-    /// A secret, with the key id by which tokens name it.
-    ///
-    /// # Errors
-    /// [`SecretTooShort`] below 32 bytes.
-    pub fn new(kid: Option<String>, secret: &[u8]) -> Result<Self, SecretTooShort> {
-        check_length(secret)?;
-        Ok(Self { kid, verify: DecodingKey::from_secret(secret), sign: EncodingKey::from_secret(secret) })
-    }
-
-    /// Makes a token, for the command line, the first page and tests. Times are Unix seconds.
-    ///
-    /// # Errors
-    /// [`SignError`] if the cryptography library fails.
-    pub fn sign(&self, grant: &Grant<'_>) -> Result<String, SignError> {
-        let mut header = jsonwebtoken::Header::new(Algorithm::HS256);
-        header.kid.clone_from(&self.kid);
-        jsonwebtoken::encode(&header, grant, &self.sign).map_err(|error| SignError(error.to_string()))
-    }
-}
-
-impl fmt::Debug for JwtSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("JwtSecret").field("kid", &self.kid).finish_non_exhaustive()
-    }
-}
 
 /// The claims of a token to be made.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -88,19 +52,23 @@ fn as_optional_text<S: serde::Serializer>(name: &Option<&Name>, serializer: S) -
     name.map(Name::as_str).serialize(serializer)
 }
 
+impl Grant<'_> {
+    /// Makes a token, for the command line, the first page and tests.
+    ///
+    /// # Errors
+    /// [`SignError`] if the cryptography library fails.
+    pub fn sign(&self, secret: &JwtSecret) -> Result<String, SignError> {
+        let mut header = jsonwebtoken::Header::new(Algorithm::HS256);
+        header.kid.clone_from(&secret.kid);
+        let key = EncodingKey::from_secret(secret.secret.expose());
+        jsonwebtoken::encode(&header, self, &key).map_err(|error| SignError(error.to_string()))
+    }
+}
+
 /// A token could not be signed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the token could not be signed: {0}")]
 pub struct SignError(String);
-
-/// How tokens are verified.
-#[derive(Clone, Debug, Default)]
-pub struct JwtConfig {
-    /// Every secret that is valid now, so that one can be replaced without a break.
-    pub secrets: Vec<JwtSecret>,
-    /// What `aud` must hold; not checked if `None`.
-    pub audience: Option<String>,
-}
 
 /// What a valid token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,16 +179,26 @@ impl Audience {
 }
 
 /// Verifies client tokens. Cloning is cheap.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TokenVerifier {
-    config: Arc<JwtConfig>,
+    secrets: Arc<[HeldSecret]>,
+    audience: Option<Arc<str>>,
+}
+
+struct HeldSecret {
+    kid: Option<String>,
+    key: DecodingKey,
 }
 
 impl TokenVerifier {
     /// A verifier. Without secrets it refuses every token.
     #[must_use]
     pub fn new(config: JwtConfig) -> Self {
-        Self { config: Arc::new(config) }
+        // A second algorithm must not compile before the verification below knows it.
+        let JwtAlgorithm::Hs256 = config.algorithm;
+        let held =
+            |secret: JwtSecret| HeldSecret { kid: secret.kid, key: DecodingKey::from_secret(secret.secret.expose()) };
+        Self { secrets: config.secrets.into_iter().map(held).collect(), audience: config.audience.map(Arc::from) }
     }
 
     /// What the token says, if it is valid at `now_unix_s`.
@@ -250,16 +228,15 @@ impl TokenVerifier {
     /// A token that names a known `kid` was signed with that secret. One that names an unknown `kid` may still be
     /// signed with a secret that was configured without; one that names none, with any.
     fn is_signed(&self, message: &str, signature: &str, kid: Option<&str>) -> bool {
-        let secrets = &self.config.secrets;
+        let secrets = &self.secrets;
         let named = kid.filter(|kid| secrets.iter().any(|secret| secret.kid.as_deref() == Some(kid)));
         secrets.iter().filter(|secret| kid.is_none() || secret.kid.as_deref() == named).any(|secret| {
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &secret.verify, Algorithm::HS256)
-                .unwrap_or(false)
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &secret.key, Algorithm::HS256).unwrap_or(false)
         })
     }
 
     fn check(&self, claims: TokenClaims, now_s: u64) -> Result<Claims, TokenError> {
-        if let Some(wanted) = &self.config.audience
+        if let Some(wanted) = &self.audience
             && !claims.aud.is_some_and(|audience| audience.holds(wanted))
         {
             return Err(TokenError::Audience);
