@@ -1,0 +1,280 @@
+//! `homing_1_tend`: retention counts each drop for each device exactly; only what is idle and offline expires.
+
+use homing::store::Function;
+use serde_json::{Value, json};
+
+use super::{Attach, Library, USER};
+
+/// Ten years: no age limit in these tests.
+const NO_AGE_MS: u64 = 10 * 365 * 86_400_000;
+
+/// What the janitor asks; the default drops nothing.
+#[derive(Clone, Debug)]
+struct Tend {
+    length_max: u64,
+    age_max_ms: u64,
+    device_idle_ms: u64,
+    alive: Value,
+    page: u64,
+}
+
+impl Default for Tend {
+    fn default() -> Self {
+        Self { length_max: 10_000, age_max_ms: NO_AGE_MS, device_idle_ms: NO_AGE_MS, alive: Value::Null, page: 1_000 }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Tended {
+    length: u64,
+    pending: u64,
+    oldest: String,
+    removed: u64,
+    dropped: u64,
+    expired: u64,
+    more: u64,
+}
+
+impl Library {
+    async fn tend(&mut self, request: Tend) -> Tended {
+        let text = json!({
+            "user": USER, "channels": self.keys.control_prefix(), "length_max": request.length_max,
+            "age_max_ms": request.age_max_ms, "device_idle_ms": request.device_idle_ms, "alive": request.alive,
+            "page": request.page,
+        });
+        let (length, pending, oldest, removed, dropped, expired, more, _now): (u64, u64, _, u64, u64, u64, u64, u64) =
+            self.call_user(Function::Tend, &[&text.to_string()]).await;
+        Tended { length, pending, oldest, removed, dropped, expired, more }
+    }
+
+    /// `dropped` and the gap's count of a device.
+    async fn drops(&self, device: &str) -> (u64, u64) {
+        let record = self.record(device).await;
+        (record["dropped"].as_u64().expect("a number"), record["gap"]["count"].as_u64().unwrap_or(0))
+    }
+
+    /// Appends `count` entries with the ids `<first>-0`, `<first+1>-0`, …
+    async fn add_numbered(&mut self, first: u64, count: u64) {
+        let ids: Vec<String> = (first..first + count).map(|number| format!("{number}-0")).collect();
+        self.add(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+}
+
+// Three devices at different places in the same inbox: each is told of exactly what it lost.
+#[tokio::test]
+async fn retention_by_length_counts_for_each_device_what_it_had_not_acknowledged() {
+    let mut library = Library::start().await;
+    for (device, nonce) in [("new", "1"), ("half", "2"), ("done", "3")] {
+        library.attached(Attach { from: "start", ..Attach::new(device, nonce) }).await;
+    }
+    library.add_numbered(1, 10).await;
+    library.read("half", 6).await;
+    library.ack("half", &["2-0", "3-0"]).await;
+    library.read("done", 10).await;
+    library.ack("done", &["1-0", "2-0", "3-0", "4-0", "5-0", "6-0", "7-0", "8-0"]).await;
+
+    let tended = library.tend(Tend { length_max: 2, ..Tend::default() }).await;
+    assert_eq!(library.ids().await, ["9-0", "10-0"]);
+    // half: 1, 4, 5 and 6 were pending, 7 and 8 not delivered.
+    assert_eq!(library.drops("new").await, (8, 8));
+    assert_eq!(library.drops("half").await, (6, 6));
+    assert_eq!(library.drops("done").await, (0, 0));
+    assert_eq!(library.record("done").await.get("gap"), None);
+    assert_eq!(library.pending("half").await, Vec::<String>::new());
+    assert_eq!((tended.length, tended.removed, tended.dropped), (2, 8, 14));
+    assert_eq!((tended.pending, tended.oldest.as_str()), (2, "9-0"));
+
+    let again = library.tend(Tend { length_max: 2, ..Tend::default() }).await;
+    assert_eq!((again.removed, again.dropped), (0, 0), "nothing is counted twice");
+    assert_eq!(library.drops("new").await, (8, 8));
+}
+
+#[tokio::test]
+async fn retention_by_age_drops_what_is_older_and_keeps_what_is_not() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    let now = library.now_ms().await;
+    let (old, older, young) = (format!("{}-0", now - 61_000), format!("{}-5", now - 99_000), format!("{}-0", now - 1));
+    library.add(&[&older, &old, &young]).await;
+    library.read("a", 1).await;
+    let tended = library.tend(Tend { age_max_ms: 60_000, ..Tend::default() }).await;
+    assert_eq!(library.ids().await, [young.as_str()]);
+    assert_eq!((tended.removed, tended.dropped, tended.pending), (2, 2, 0));
+    assert_eq!(library.drops("a").await, (2, 2));
+    assert_eq!(library.record("a").await["gap"]["reason"], "retention");
+}
+
+#[tokio::test]
+async fn an_inbox_far_over_its_length_is_cut_page_by_page_with_the_same_counts() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 25).await;
+    library.read("a", 7).await;
+    let request = Tend { length_max: 5, page: 8, ..Tend::default() };
+    let mut pages = Vec::new();
+    loop {
+        let tended = library.tend(request.clone()).await;
+        pages.push(tended.removed);
+        if tended.more == 0 {
+            break;
+        }
+    }
+    assert_eq!(pages, [8, 8, 4]);
+    assert_eq!(library.drops("a").await, (20, 20));
+    assert_eq!(library.ids().await.len(), 5);
+}
+
+#[tokio::test]
+async fn more_pending_messages_than_one_page_of_the_list_are_all_dropped() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    let inbox = library.inbox.clone();
+    let mut pipeline = redis::pipe();
+    for number in 1..=2_500 {
+        pipeline.cmd("XADD").arg(&inbox).arg(format!("{number}-0")).arg("data").arg("x").ignore();
+    }
+    pipeline.query_async::<()>(&mut library.connection).await.expect("Redis accepts entries");
+    library.read("a", 2_300).await;
+    let tended = library.tend(Tend { length_max: 10, page: 10_000, ..Tend::default() }).await;
+    assert_eq!((tended.removed, tended.dropped, tended.pending), (2_490, 2_490, 0));
+}
+
+#[tokio::test]
+async fn the_owner_hears_of_a_drop() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 3).await;
+    let mut owner = library.listen("n1:r.0").await;
+    library.tend(Tend { length_max: 1, ..Tend::default() }).await;
+    let gap = library.record("a").await["gap"].clone();
+    assert_eq!(owner.next().await, json!({ "kind": "gap", "user": USER, "device": "a", "gap": gap }));
+}
+
+// Explicit ids from the far future, up to the last possible one: retention by age never reaches them.
+#[tokio::test]
+async fn explicit_ids_at_the_end_of_the_range_are_cut_by_length() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    let max = u64::MAX;
+    let (first, second, last) = (format!("{max}-1"), format!("{max}-{}", max - 1), format!("{max}-{max}"));
+    library.add(&[&first, &second, &last]).await;
+    library.read("a", 9).await;
+    let tended = library.tend(Tend { length_max: 1, ..Tend::default() }).await;
+    assert_eq!((tended.removed, tended.dropped, tended.oldest), (2, 2, last));
+}
+
+#[tokio::test]
+async fn a_message_that_everybody_acknowledged_is_removed_without_being_counted() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 3).await;
+    library.read("a", 9).await;
+    library.ack("a", &["1-0", "2-0"]).await;
+    let tended = library.tend(Tend::default()).await;
+    assert_eq!((tended.length, tended.removed, tended.dropped), (1, 2, 0));
+    assert_eq!((tended.pending, tended.oldest.as_str()), (1, "3-0"));
+}
+
+#[tokio::test]
+async fn the_oldest_unacknowledged_message_may_be_one_that_nobody_was_given() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 2).await;
+    let tended = library.tend(Tend::default()).await;
+    assert_eq!((tended.pending, tended.oldest.as_str()), (0, "1-0"));
+    library.read("a", 9).await;
+    library.ack("a", &["1-0", "2-0"]).await;
+    assert_eq!(library.tend(Tend::default()).await.oldest, "");
+}
+
+#[tokio::test]
+async fn only_a_device_that_is_idle_and_offline_expires() {
+    let mut library = Library::start().await;
+    for (device, ends, long_ago) in
+        [("online-idle", false, true), ("offline-lately", true, false), ("offline-idle", true, true)]
+    {
+        let generation = library.attached(Attach::new(device, device)).await.generation;
+        if ends {
+            library.release(device, "n1:r.0", &generation, true).await;
+        }
+        if long_ago {
+            library.set_record(device, "last_seen_ms", json!(1_000)).await;
+        }
+    }
+    let before = library.incarnation().await;
+    let tended = library.tend(Tend { device_idle_ms: 86_400_000, ..Tend::default() }).await;
+    assert_eq!(tended.expired, 1);
+    assert!(library.redis.device(USER, "offline-idle").await.is_none());
+    assert!(library.redis.device(USER, "online-idle").await.is_some());
+    assert!(library.redis.device(USER, "offline-lately").await.is_some());
+    assert!(library.incarnation().await > before);
+}
+
+// A node that was killed cannot say that its sessions ended.
+#[tokio::test]
+async fn a_device_of_a_dead_node_is_offline_and_of_a_living_one_is_not() {
+    let mut library = Library::start().await;
+    library.attached(Attach { owner: "dead:x.3", ..Attach::new("a", "1") }).await;
+    library.attached(Attach { owner: "living:y.12", ..Attach::new("b", "2") }).await;
+    for device in ["a", "b"] {
+        library.set_record(device, "last_seen_ms", json!(1_000)).await;
+    }
+    let idle = Tend { device_idle_ms: 86_400_000, ..Tend::default() };
+    assert_eq!(library.tend(idle.clone()).await.expired, 0, "deaths may not be judged now");
+    let tended = library.tend(Tend { alive: json!({ "living:y": true }), ..idle }).await;
+    assert_eq!(tended.expired, 1);
+    assert!(library.redis.device(USER, "a").await.is_none());
+    assert_eq!(library.record("b").await["owner"], "living:y.12");
+}
+
+#[tokio::test]
+async fn a_device_that_is_removed_by_age_no_longer_holds_up_the_trim() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    let gone = library.attached(Attach::new("gone", "2")).await;
+    library.release("gone", "n1:r.0", &gone.generation, true).await;
+    library.set_record("gone", "last_seen_ms", json!(1_000)).await;
+    library.add(&["1-0"]).await;
+    library.read("a", 1).await;
+    library.ack("a", &["1-0"]).await;
+    let tended = library.tend(Tend { device_idle_ms: 86_400_000, ..Tend::default() }).await;
+    assert_eq!((tended.length, tended.expired, tended.dropped), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn an_inbox_without_messages_and_devices_leaves_no_key() {
+    let mut library = Library::start().await;
+    let generation = library.attached(Attach::new("a", "1")).await.generation;
+    library.release("a", "n1:r.0", &generation, true).await;
+    library.set_record("a", "last_seen_ms", json!(1_000)).await;
+    library.tend(Tend { device_idle_ms: 86_400_000, ..Tend::default() }).await;
+    assert_eq!(library.query::<Vec<String>>(&["KEYS", "homing:*"]).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn messages_of_a_user_without_devices_wait_until_retention_takes_them() {
+    let mut library = Library::start().await;
+    let now = library.now_ms().await;
+    let (old, young) = (format!("{}-0", now - 61_000), format!("{}-0", now - 1));
+    library.add(&[&old, &young]).await;
+    let tended = library.tend(Tend { age_max_ms: 60_000, ..Tend::default() }).await;
+    assert_eq!((tended.length, tended.removed, tended.dropped), (1, 1, 0));
+    assert_eq!(library.ids().await, [young]);
+}
+
+#[tokio::test]
+async fn an_empty_inbox_of_a_known_device_stays() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.tend(Tend::default()).await;
+    let inbox = library.inbox.clone();
+    assert_eq!(library.query::<u64>(&["EXISTS", &inbox]).await, 1);
+    assert!(library.redis.device(USER, "a").await.is_some());
+}
+
+#[tokio::test]
+async fn a_visit_to_a_user_without_any_key_finds_nothing() {
+    let mut library = Library::start().await;
+    let nothing = Tended { length: 0, pending: 0, oldest: String::new(), removed: 0, dropped: 0, expired: 0, more: 0 };
+    assert_eq!(library.tend(Tend::default()).await, nothing);
+}

@@ -1,0 +1,35 @@
+//! A folder that is removed with its test.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A temporary folder, in memory where the machine has `/dev/shm`: an fsync to a slow disk would make the tests slow
+/// and their times random.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+impl Folder {
+    pub(crate) fn new(what: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(format!("homing-test-{}-{number}-{what}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the folder for temporary files can be written to");
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Best effort: a process that was just killed may still hold the folder.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

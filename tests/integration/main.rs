@@ -1,0 +1,10 @@
+//! Homing tested from outside: real `redis-server` processes, real `homing` processes, real sockets.
+//!
+//! Every test starts its own Redis and its own nodes in a folder of its own, so tests run side by side. Nothing here
+//! sleeps to let something happen: it waits for what it can observe, with a deadline that fails the test.
+
+// A test prints what it measured, and the logs of its processes when it fails.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod functions;
+mod harness;
