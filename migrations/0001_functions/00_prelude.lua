@@ -7,7 +7,7 @@
 --   owner           text        "<node>:<random per start>.<shard>" that holds the session; "" when offline
 --   node            text        the node's name, for people
 --   nonce           text        the attach that made this generation: a repeated attach changes nothing
---   instance, seq   text, number  the client object and its connection number
+--   instance, seq   text        the client object and its connection number, at most 2^53
 --   first_seen_ms, last_seen_ms   Unix ms by Redis's clock
 --   start           text        the entry id that the device's group began after
 --   epoch           text        primary epoch at the last attach

@@ -24,7 +24,9 @@ local function attach(keys, argv)
     if record.generation ~= request.generation then return { 'superseded', record.generation } end
   end
   local repeated = known and record.nonce == request.nonce
-  if known and not repeated and record.instance == request.instance and request.seq < record.seq then
+  -- As digits: cjson would write a number of more than 14 digits rounded, and lock its client out.
+  local seq = whole(request.seq)
+  if known and not repeated and record.instance == request.instance and digits_less(seq, record.seq) then
     return { 'stale', record.generation }
   end
 
@@ -80,7 +82,7 @@ local function attach(keys, argv)
   record.node = request.node
   record.nonce = request.nonce
   record.instance = request.instance
-  record.seq = request.seq
+  record.seq = seq
   record.epoch = request.primary
   record.last_seen_ms = math.floor(now / 1000)
   save_device(devices, device, record)

@@ -49,7 +49,8 @@ end
 local function retain(inbox, request, drops, now)
   local groups = groups_of(inbox)
   for name in pairs(groups) do drops[name] = drops[name] or 0 end
-  local removed = cut(inbox, groups, whole(math.max(0, math.floor(now / 1000) - request.age_max_ms)) .. '-0', drops)
+  -- At least 1: before the entry 0-0 there is no interval that XPENDING would take.
+  local removed = cut(inbox, groups, whole(math.max(1, math.floor(now / 1000) - request.age_max_ms)) .. '-0', drops)
   local excess = redis.call('XLEN', inbox) - request.length_max
   local more = 0
   if excess > request.page then excess, more = request.page, 1 end
