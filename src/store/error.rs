@@ -31,6 +31,19 @@ const REFUSALS: [&str; 9] =
     ["OOM", "MISCONF", "NOREPLICAS", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
 
 impl StoreError {
+    /// The variant as a metric's label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::OutcomeUnknown(_) => "outcome_unknown",
+            Self::WrongType => "wrong_type",
+            Self::FunctionMissing => "function_missing",
+            Self::NoGroup => "no_group",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+
     /// Sorts an error reply by its code and text.
     #[must_use]
     pub fn from_reply(code: &str, text: &str) -> Self {

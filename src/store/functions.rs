@@ -13,6 +13,7 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/15_set_aside.lua"),
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
+    include_str!("../../migrations/0001_functions/18_lock.lua"),
 );
 
 /// The library's name in Redis.
@@ -45,6 +46,10 @@ pub enum Function {
     Heartbeat,
     /// Compares the server with the primary epoch.
     Recover,
+    /// Takes or renews a lock.
+    Lock,
+    /// Gives a lock back.
+    Unlock,
 }
 
 impl Function {
@@ -64,6 +69,8 @@ impl Function {
             Self::Tend => "homing_1_tend",
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
+            Self::Lock => "homing_1_lock",
+            Self::Unlock => "homing_1_unlock",
         }
     }
 

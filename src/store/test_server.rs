@@ -28,6 +28,18 @@ impl TestServer {
         format!("unix://{}/redis.sock", self.folder.display())
     }
 
+    /// Waits for the server to come up, and gives a store on it; the functions are not loaded.
+    pub(crate) async fn store(&self) -> super::Store {
+        self.connect().await;
+        super::Store::new(&super::StoreConfig {
+            url: self.url(),
+            ca_pem: None,
+            prefix: "homing".to_owned(),
+            reply_timeout: std::time::Duration::from_secs(5),
+        })
+        .expect("the URL is well-formed")
+    }
+
     /// Waits for the server to come up.
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL is well-formed");
