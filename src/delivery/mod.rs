@@ -1,1 +1,5 @@
 //! (under construction)
+
+pub mod janitor;
+pub mod nodes;
+pub mod readiness;
