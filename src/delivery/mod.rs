@@ -1,5 +1,29 @@
-//! (under construction)
+//! Delivery: from wake-ups to frames, from acks to trims.
+//!
+//! Owns the shards, which drive session machines (`homing_protocol::session`) over Redis, and what a node does beside:
+//! heartbeats, the janitor, readiness. It must not know transports, HTTP or tokens: a transport hands it an
+//! [`outlet::Outlet`] and events. Invariants: one pipeline in flight per shard; a sent read is never abandoned; a shard
+//! decides nothing that the session machine could.
 
+mod batch;
+mod control;
+mod dispatch;
+mod drain;
+mod event;
 pub mod janitor;
+mod link;
+mod linkage;
 pub mod nodes;
+mod observe;
+pub mod outlet;
+mod pipeline;
+mod probe;
 pub mod readiness;
+mod sessions;
+mod shard;
+mod trims;
+mod wheel;
+
+pub use event::{Renewal, ShardGone, ShardHandle};
+pub use sessions::SessionKey;
+pub use shard::{Shard, ShardConfig, ShardRun, Stop};

@@ -8,6 +8,7 @@ pub mod error;
 pub mod functions;
 pub mod keys;
 pub mod migrate;
+pub mod replies;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod test_server;

@@ -83,6 +83,12 @@ impl Session {
         self.acks = Some(buffer);
     }
 
+    /// Acks that were not sent to Redis yet.
+    #[must_use]
+    pub fn acks_waiting(&self) -> usize {
+        self.acks.as_ref().map_or(0, |acks| acks.len())
+    }
+
     /// Acknowledges a message that is never shown to the client.
     pub(super) fn ack_silently(&mut self, id: EntryId) {
         self.acks.get_or_insert_default().batch.own.push(id);

@@ -239,6 +239,12 @@ impl Session {
         self.ledger.len()
     }
 
+    /// How large an entry of this inbox may be expected to be, in bytes.
+    #[must_use]
+    pub fn entry_bytes(&self) -> usize {
+        self.entry_bytes as usize
+    }
+
     /// Whether and how soon [`Session::poll_commands`] would give anything. `blocked`: the socket does not take what
     /// was sent before.
     #[must_use]
@@ -374,6 +380,13 @@ impl Session {
             CloseCode::Draining,
             actions,
         );
+    }
+
+    /// Redis cannot be reached for long: a client that waits for its `ready` is sent away.
+    pub fn handle_unavailable(&mut self, actions: &mut Vec<Action>) {
+        if self.phase == Phase::Opening {
+            self.refuse_opening(ErrorCode::Unavailable, "this node cannot reach Redis now; reconnect later", actions);
+        }
     }
 
     /// Redis refused or could not be reached for too long before this session could attach.

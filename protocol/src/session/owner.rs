@@ -166,6 +166,7 @@ impl Session {
         if let Some(gap) = gap
             && self.phase == Phase::Live
         {
+            actions.push(Action::GapTold(gap.reason));
             actions.push(Action::Send(ServerFrame::Gap { gap, epoch: self.epoch_text() }.encode(None)));
         }
     }

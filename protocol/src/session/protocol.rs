@@ -74,6 +74,7 @@ impl Session {
 
     fn handle_bad_frame(&mut self, now: Now, error: FrameError, actions: &mut Vec<Action>) {
         if error.code == ErrorCode::Malformed {
+            actions.push(Action::Refused(error.code));
             return self.refuse(error.code, &error.message, None, CloseCode::Protocol, actions);
         }
         self.complain(now, error.code, &error.message, error.reference, actions);
@@ -87,6 +88,7 @@ impl Session {
         reference: Option<Box<str>>,
         actions: &mut Vec<Action>,
     ) {
+        actions.push(Action::Refused(code));
         let error = ServerFrame::Error { code, message: message.to_owned(), retry_after_ms: None };
         self.send(now, &error, reference.as_deref(), actions);
     }
@@ -97,6 +99,7 @@ impl Session {
         if self.rate.take(now) {
             return true;
         }
+        actions.push(Action::Refused(ErrorCode::RateLimited));
         let message = format!(
             "more than {} frames per second (frames_per_second, burst {}); put several ids into one ack",
             self.config.frames_per_second, self.config.frames_burst

@@ -1,6 +1,7 @@
 //! What passes between the session machine and its driver.
 
 use crate::close::CloseCode;
+use crate::code::ErrorCode;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
@@ -246,6 +247,8 @@ pub struct Attachment {
     pub start: EntryId,
     /// The open gap.
     pub gap: Option<Gap>,
+    /// Entries in the inbox.
+    pub length: u64,
 }
 
 /// Why an attach was refused.
@@ -314,6 +317,10 @@ pub enum Action {
         /// How many.
         count: u32,
     },
+    /// For metrics: a frame of the client was answered with an error.
+    Refused(ErrorCode),
+    /// For metrics: a gap frame was sent.
+    GapTold(GapReason),
     /// For metrics: this session found itself no longer the owner, or entries that it did not know.
     Stale,
 }

@@ -1,0 +1,309 @@
+//! The pipeline: what goes into the next one, and what becomes of its replies.
+
+use std::time::Duration;
+
+use homing_protocol::name::Name;
+use homing_protocol::session::{Attachment, Command, Failure, Now, Reply, Urgency};
+use redis::aio::ConnectionLike as _;
+use redis::{Pipeline, Value};
+use tokio::time::Instant as TokioInstant;
+use tracing::{debug, warn};
+
+use super::pipeline::{self, Target};
+use super::sessions::SessionKey;
+use super::shard::Shard;
+use crate::store::functions::LIBRARY;
+use crate::store::{Function, Key, StoreError, replies};
+
+/// Sessions in one pipeline at most: beyond, a longer one gains nothing and delays the others.
+const SESSIONS_MAX: usize = 2_048;
+/// Bytes that the reads of one pipeline may return, as far as can be foreseen.
+const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Trims in one pipeline at most: each costs Redis some microseconds in one go.
+const TRIMS_MAX: usize = 64;
+
+/// What the shard itself wants in a pipeline.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    /// Trim an inbox.
+    Trim(Name),
+    /// An entry in the shard's probe stream.
+    Probe,
+    /// Load the functions, which are gone.
+    LoadFunctions,
+    /// Release a device that no session here holds.
+    Release { user: Name, device: Name },
+    /// Publish a control message to an owner.
+    Tell { owner: String, message: String },
+}
+
+enum Item {
+    Session { key: SessionKey, command: Command, replies: usize },
+    Order(Order),
+}
+
+/// A pipeline that has come back.
+pub(super) struct Completed {
+    items: Vec<Item>,
+    reads: usize,
+    outcome: Result<Vec<Value>, StoreError>,
+    took: Duration,
+}
+
+impl Shard {
+    /// Puts a session where its urgency belongs.
+    pub(super) fn enqueue(&mut self, key: SessionKey, now: Now) {
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        if held.queued {
+            return;
+        }
+        match held.session.urgency(now, held.outlet.is_blocked()) {
+            Urgency::None => {}
+            Urgency::Now => {
+                held.queued = true;
+                self.queue.push_back(key);
+            }
+            Urgency::Coalesce if held.coalescing => {}
+            Urgency::Coalesce => {
+                held.coalescing = true;
+                self.coalescing.push(key);
+                if self.flush_at.is_none() {
+                    self.flush_at = Some(TokioInstant::now() + self.limits.ack_flush);
+                }
+            }
+        }
+    }
+
+    /// The acks have gathered long enough.
+    pub(super) fn flush_acks(&mut self) {
+        self.flush_at = None;
+        for key in self.coalescing.drain(..) {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.coalescing = false;
+            if !held.queued {
+                held.queued = true;
+                self.queue.push_back(key);
+            }
+        }
+    }
+
+    /// Sends the next pipeline if none is in flight and there is something to send.
+    pub(super) fn send_pipeline(&mut self) {
+        if self.io.in_flight.is_some() || self.io.link.is_none() {
+            return;
+        }
+        let now = self.now();
+        if self.queue.is_empty() && self.orders.is_empty() && !self.trims.is_due(now.mono_ms) {
+            return;
+        }
+        self.flush_acks();
+        let mut pipeline = Pipeline::new();
+        let mut items = Vec::with_capacity(self.queue.len().min(SESSIONS_MAX));
+        let reads = self.fill(now, &mut pipeline, &mut items);
+        self.fill_orders(now, &mut pipeline, &mut items);
+        if items.is_empty() {
+            return;
+        }
+        let Some(link) = &self.io.link else { return };
+        let mut data = link.data.clone();
+        self.io.sent_ms = now.mono_ms;
+        let sent = TokioInstant::now();
+        self.io.in_flight = Some(Box::pin(async move {
+            let outcome = data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from);
+            Completed { items, reads, outcome, took: sent.elapsed() }
+        }));
+    }
+
+    /// Adds what sessions want; answers how many reads are among it.
+    fn fill(&mut self, now: Now, pipeline: &mut Pipeline, items: &mut Vec<Item>) -> usize {
+        let (mut reads, mut read_bytes) = (0, 0);
+        for _ in 0..self.queue.len().min(SESSIONS_MAX) {
+            if read_bytes > READ_BYTES_MAX {
+                break;
+            }
+            let Some(key) = self.queue.pop_front() else { break };
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.queued = false;
+            held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
+            for command in self.commands.drain(..) {
+                if let Command::ReadNew { count } | Command::ReadPending { count, .. } = &command {
+                    reads += 1;
+                    read_bytes += usize::from(*count) * held.session.entry_bytes();
+                }
+                if matches!(command, Command::Attach(_)) {
+                    self.nonce += u64::from(held.nonce == 0);
+                    held.nonce = if held.nonce == 0 { self.nonce } else { held.nonce };
+                }
+                let target = Target { user: held.session.user(), device: held.session.device() };
+                let replies =
+                    pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
+                items.push(Item::Session { key, command, replies });
+            }
+        }
+        reads
+    }
+
+    fn fill_orders(&mut self, now: Now, pipeline: &mut Pipeline, items: &mut Vec<Item>) {
+        let trims = if self.is_ending() { self.trims.take_all() } else { self.trims.take(now.mono_ms, TRIMS_MAX) };
+        self.orders.extend(trims.into_iter().map(Order::Trim));
+        let keys = self.store.keys();
+        for order in self.orders.drain(..) {
+            match &order {
+                Order::Trim(user) => {
+                    let (inbox, devices) = (keys.name(Key::Inbox(user)), keys.name(Key::Devices(user)));
+                    pipeline.add_command(Function::Trim.call(&[&inbox, &devices]));
+                }
+                Order::Probe => drop(self.probe.encode(pipeline)),
+                Order::LoadFunctions => drop(pipeline.cmd("FUNCTION").arg("LOAD").arg(LIBRARY)),
+                Order::Release { user, device } => {
+                    let target = Target { user, device };
+                    pipeline::encode_release(pipeline, keys, &self.identity, target, 0, false);
+                }
+                Order::Tell { owner, message } => {
+                    pipeline.cmd("PUBLISH").arg(keys.control_channel(owner)).arg(message);
+                }
+            }
+            items.push(Item::Order(order));
+        }
+    }
+
+    /// Hands each reply to whom it belongs.
+    pub(super) fn complete(&mut self, completed: Completed) {
+        let Completed { items, reads, outcome, took } = completed;
+        self.io.rescue = None;
+        let now = self.now();
+        match outcome {
+            Ok(values) => {
+                self.observer.round_trip.record(took.as_secs_f64());
+                if reads > 0 {
+                    self.observer.read_inboxes.record(reads as f64);
+                }
+                let mut values = values.into_iter();
+                for item in items {
+                    match item {
+                        Item::Session { key, command, replies } => {
+                            let own: Vec<Value> = values.by_ref().take(replies).collect();
+                            self.complete_command(key, command, own, now);
+                        }
+                        Item::Order(order) => self.complete_order(order, values.next().unwrap_or(Value::Nil), now),
+                    }
+                }
+            }
+            Err(error) => {
+                self.observer.redis_error(&error);
+                self.lose_link(&error.to_string());
+                for item in items {
+                    match item {
+                        Item::Session { key, command, .. } => {
+                            self.reply(key, command, Reply::Failed(Failure::Disconnected), now);
+                        }
+                        Item::Order(order) => self.restore(order, now),
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete_command(&mut self, key: SessionKey, command: Command, values: Vec<Value>, now: Now) {
+        match pipeline::decode(&command, values) {
+            Ok(reply) => {
+                if let Reply::NewRead(entries) = &reply {
+                    self.observer.read_entries.record(entries.len() as f64);
+                }
+                if let Reply::Attached(outcome) = &reply
+                    && let Ok(attachment) = outcome.as_ref()
+                {
+                    self.take_over(key, attachment, now);
+                }
+                self.reply(key, command, reply, now);
+            }
+            Err(error) => {
+                self.note_error(&error);
+                self.reply(key, command, Reply::Failed(pipeline::failure(&error)), now);
+            }
+        }
+    }
+
+    fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<Vec<u8>>, now: Now) {
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        held.session.handle_reply(now, command, reply, &mut self.actions);
+        self.attend(key, now);
+    }
+
+    /// A session has attached: an older one of the same device at this shard is told here, since a function does not
+    /// publish to the owner that calls it.
+    fn take_over(&mut self, key: SessionKey, attachment: &Attachment, now: Now) {
+        let generation = attachment.generation;
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        let (user, device) = (held.session.user().clone(), held.session.device().clone());
+        if attachment.length > self.limits.inbox_length_max {
+            // The janitor's pass comes by anyway if its queue is full.
+            let _ = self.overfull.try_send(user.clone());
+        }
+        for other in self.sessions.of_user(user.as_str()).to_vec() {
+            if other == key {
+                continue;
+            }
+            let Some(held) = self.sessions.get_mut(other) else { continue };
+            if *held.session.device() == device && !held.session.is_ended() {
+                held.session.handle_superseded(generation, &mut self.actions);
+                self.attend(other, now);
+            }
+        }
+    }
+
+    fn complete_order(&mut self, order: Order, value: Value, now: Now) {
+        let value = match replies::check(value) {
+            Ok(value) => value,
+            Err(error) => {
+                if matches!(&order, Order::LoadFunctions) {
+                    // Another node was faster.
+                    debug!(%error, "functions were not loaded");
+                } else {
+                    self.note_error(&error);
+                    if matches!(error, StoreError::Unavailable(_) | StoreError::FunctionMissing) {
+                        self.restore(order, now);
+                    }
+                }
+                return;
+            }
+        };
+        match order {
+            Order::Trim(_) => {
+                self.observer.trims.increment(1);
+                if let Value::Int(count) = value {
+                    self.observer.trimmed.increment(count.max(0) as u64);
+                }
+            }
+            Order::Probe => self.probe.sent(now.mono_ms),
+            Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } => {}
+        }
+    }
+
+    /// Takes an order back that was not executed.
+    fn restore(&mut self, order: Order, now: Now) {
+        match order {
+            // Trimmed a little later, with what comes meanwhile.
+            Order::Trim(user) => self.trims.note(&user, 1, now.mono_ms),
+            Order::Probe => self.probe.failed(now.mono_ms),
+            // A new link looks after the functions itself.
+            Order::LoadFunctions => {}
+            Order::Release { .. } | Order::Tell { .. } => self.orders.push(order),
+        }
+    }
+
+    fn note_error(&mut self, error: &StoreError) {
+        self.observer.redis_error(error);
+        match error {
+            StoreError::FunctionMissing => {
+                if !self.orders.iter().any(|order| matches!(order, Order::LoadFunctions)) {
+                    self.orders.push(Order::LoadFunctions);
+                }
+            }
+            // A primary that became a replica: whom to talk to must be found out anew.
+            StoreError::Unavailable(text) if text.starts_with("READONLY") => self.lose_link(text),
+            StoreError::NoGroup => debug!("a group is missing"),
+            error => warn!(%error, "Redis refused a command"),
+        }
+    }
+}

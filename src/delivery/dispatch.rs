@@ -1,0 +1,249 @@
+//! From events and hints to sessions, and from their actions to outlets and metrics.
+
+use homing_protocol::close::CloseCode;
+use homing_protocol::code::ErrorCode;
+use homing_protocol::frame::ServerFrame;
+use homing_protocol::name::Name;
+use homing_protocol::session::{Action, Now, Session};
+use redis::Msg;
+use tracing::{debug, warn};
+
+use super::batch::Order;
+use super::control::Control;
+use super::event::Event;
+use super::sessions::{Held, SessionKey, Subscription};
+use super::shard::Shard;
+
+/// What a client is told to wait when this node cannot take it.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+impl Shard {
+    pub(super) fn handle_event(&mut self, event: Event) {
+        let now = self.now();
+        let key = match &event {
+            Event::Open { .. } => return self.handle_open(event, now),
+            Event::Frame(key, _)
+            | Event::Renewal(key, _)
+            | Event::SignOfLife(key)
+            | Event::Drained(key)
+            | Event::Gone(key) => *key,
+        };
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        match event {
+            Event::Frame(_, frame) => {
+                self.observer.frames.increment(1);
+                held.session.handle_frame(now, frame, &mut self.actions);
+            }
+            Event::Renewal(_, renewal) => {
+                self.observer.frames.increment(1);
+                held.session.handle_renewal(now, renewal.outcome, renewal.reference, &mut self.actions);
+            }
+            Event::SignOfLife(_) => held.session.handle_sign_of_life(now, &mut self.actions),
+            Event::Gone(_) => {
+                held.connected = false;
+                if !held.session.is_ended() {
+                    self.observer.closed(None);
+                }
+                held.session.handle_disconnected();
+            }
+            Event::Drained(_) | Event::Open { .. } => {}
+        }
+        self.attend(key, now);
+    }
+
+    fn handle_open(&mut self, event: Event, now: Now) {
+        let Event::Open { open, outlet, reply } = event else { return };
+        let refusal = if self.draining.is_some() {
+            Some((ErrorCode::Draining, "this node is stopping; reconnect", CloseCode::Draining))
+        } else if self.is_link_lost_long(now) {
+            Some((ErrorCode::Unavailable, "this node cannot reach Redis now; reconnect later", CloseCode::Internal))
+        } else {
+            None
+        };
+        if let Some((code, message, close)) = refusal {
+            let error = ServerFrame::Error { code, message: message.to_owned(), retry_after_ms: Some(RETRY_AFTER_MS) };
+            outlet.push(error.encode(None));
+            outlet.close(close);
+            // A transport that has gone meanwhile needs no answer.
+            let _ = reply.send(None);
+            return;
+        }
+        let mut open = *open;
+        open.primary = self.primary;
+        let session = Session::new(now, self.session_config.clone(), open);
+        let user = session.user().clone();
+        let (key, subscription) = self.sessions.insert(Held {
+            session,
+            outlet,
+            nonce: 0,
+            queued: false,
+            coalescing: false,
+            looked_at_ms: u64::MAX,
+            connected: true,
+            counted: false,
+        });
+        match subscription {
+            None => self.added.push(user),
+            Some(Subscription::Pending) => {}
+            Some(Subscription::Confirmed) => {
+                if let Some(held) = self.sessions.get_mut(key) {
+                    held.session.handle_subscribed();
+                }
+            }
+        }
+        if reply.send(Some(key)).is_err()
+            && let Some(held) = self.sessions.get_mut(key)
+        {
+            held.connected = false;
+            held.session.handle_disconnected();
+        }
+        self.attend(key, now);
+    }
+
+    pub(super) fn handle_hint(&mut self, message: &Msg) {
+        let channel = message.get_channel_name();
+        if let Some(user) = self.store.keys().user_of_event(channel) {
+            // Groups, trims and deletions fire events, too.
+            if message.get_payload_bytes() == b"xadd" {
+                self.observer.wakeups.increment(1);
+                let now = self.now();
+                for index in 0..self.sessions.of_user(user).len() {
+                    let Some(key) = self.sessions.of_user(user).get(index).copied() else { break };
+                    let Some(held) = self.sessions.get_mut(key) else { continue };
+                    held.session.handle_wake();
+                    self.enqueue(key, now);
+                }
+            }
+        } else if channel == self.control_channel {
+            match serde_json::from_slice::<Control>(message.get_payload_bytes()) {
+                Ok(control) => self.handle_control(control),
+                Err(error) => debug!(%error, "a control message of another version"),
+            }
+        } else if self.probe.is_channel(channel) && message.get_payload_bytes() == b"xadd" {
+            let now = self.now();
+            if let Some(took) = self.probe.seen(now.mono_ms) {
+                self.observer.probe_round_trip.record(took.as_secs_f64());
+            }
+        }
+    }
+
+    fn handle_control(&mut self, control: Control) {
+        let now = self.now();
+        match control {
+            Control::FlagsRestored => self.lose_hints(now),
+            Control::Superseded { user, device, generation } => {
+                let generation = generation.parse().unwrap_or(0);
+                let known = self.with_device(&user, &device, now, |session, actions| {
+                    session.handle_superseded(generation, actions);
+                });
+                // What a session that is gone had read must be told to the new owner all the same. A known one
+                // releases when it ends.
+                if !known && let (Ok(user), Ok(device)) = (Name::parse(&user), Name::parse(&device)) {
+                    self.orders.push(Order::Release { user, device });
+                }
+            }
+            Control::Release { user, device } => {
+                self.with_device(&user, &device, now, |session, _| session.handle_released());
+            }
+            Control::Removed { user, device, generation } => {
+                let generation = generation.parse().unwrap_or(0);
+                self.with_device(&user, &device, now, |session, actions| session.handle_removed(generation, actions));
+            }
+            Control::Gap { user, device, gap } => {
+                let gap: homing_protocol::frame::Gap = gap.into();
+                self.with_device(&user, &device, now, |session, actions| {
+                    session.handle_gap(Some(gap.clone()), actions)
+                });
+            }
+        }
+    }
+
+    /// Does something with each session of a device that has not ended; false if there is none.
+    fn with_device(
+        &mut self,
+        user: &str,
+        device: &str,
+        now: Now,
+        mut work: impl FnMut(&mut Session, &mut Vec<Action>),
+    ) -> bool {
+        let mut found = false;
+        for key in self.sessions.of_user(user).to_vec() {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            if held.session.device().as_str() == device && !held.session.is_ended() {
+                found = true;
+                work(&mut held.session, &mut self.actions);
+                self.attend(key, now);
+            }
+        }
+        found
+    }
+
+    /// Wake-ups or control messages may have been lost.
+    pub(super) fn lose_hints(&mut self, now: Now) {
+        for key in self.sessions.keys() {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.session.handle_hints_lost(now);
+            self.attend(key, now);
+        }
+    }
+
+    /// Carries out what a session decided.
+    pub(super) fn apply_actions(&mut self, key: SessionKey, now: Now) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            self.apply(key, action, now);
+        }
+        self.actions = actions;
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        let live = held.session.is_live();
+        if live != held.counted {
+            held.counted = live;
+            if live {
+                self.observer.sessions.increment(1.0);
+                self.observer.sessions_opened.increment(1);
+            } else {
+                self.observer.sessions.decrement(1.0);
+            }
+        }
+    }
+
+    fn apply(&mut self, key: SessionKey, action: Action, now: Now) {
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        match action {
+            Action::Send(frame) => held.outlet.push(frame),
+            Action::Close(code) => {
+                held.outlet.close(code);
+                self.observer.closed(Some(code));
+                if code == CloseCode::Superseded {
+                    self.observer.takeovers.increment(1);
+                }
+            }
+            Action::Delivered { ms, attempt } => {
+                self.observer.delivered.increment(1);
+                if attempt == 1 {
+                    let after_ms = now.unix_ms.saturating_sub(ms);
+                    self.observer.publish_to_delivery.record(after_ms as f64 / 1_000.0);
+                } else {
+                    self.observer.redelivered.increment(1);
+                }
+            }
+            Action::Acknowledged { after_ms } => self.observer.delivery_to_ack.record(after_ms as f64 / 1_000.0),
+            Action::Acked { count } => {
+                self.observer.acked.increment(u64::from(count));
+                if count > 0 {
+                    let user = held.session.user().clone();
+                    self.trims.note(&user, count, now.mono_ms);
+                }
+            }
+            Action::Expired => self.observer.expired.increment(1),
+            Action::Dropped { reason, count } => self.observer.dropped(reason, count),
+            Action::Refused(code) => self.observer.refused(code),
+            Action::GapTold(reason) => self.observer.gap(reason),
+            Action::Stale => self.observer.stale.increment(1),
+            Action::SuspectEpoch => {
+                warn!("a device's record is gone: data may have been lost; looking at the primary epoch");
+                self.lose_link("a device's record vanished");
+            }
+        }
+    }
+}

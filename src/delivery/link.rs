@@ -1,0 +1,138 @@
+//! A shard's two connections to Redis: one for data, one for wake-ups and control messages.
+//!
+//! They live and die together: when one is lost, hints or replies may be lost, and both are made anew. Making them
+//! includes everything that must be true before the first read: the old data connection is dead, the primary epoch
+//! is known, the notification flags are set and all subscriptions are confirmed.
+
+use std::time::Duration;
+
+use homing_protocol::name::Name;
+use redis::AsyncConnectionConfig;
+use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
+use tokio::time::timeout;
+
+use crate::store::server::{self, FlagsOutcome};
+use crate::store::{Function, Key, Store, StoreError};
+
+/// Channels in one `SUBSCRIBE`.
+const SUBSCRIBE_COUNT_MAX: usize = 1_000;
+/// Pipelines that may wait in the connection; the shard keeps one in flight.
+const PIPELINES_MAX: usize = 16;
+
+/// Both connections.
+pub(super) struct Link {
+    pub(super) data: MultiplexedConnection,
+    /// `CLIENT ID` of the data connection, by which it can be killed.
+    pub(super) client: i64,
+    pub(super) subscriber: PubSubSink,
+    pub(super) hints: PubSubStream,
+    pub(super) primary: u64,
+    pub(super) flags: FlagsOutcome,
+    /// Users whose inboxes were subscribed to.
+    pub(super) users: Vec<Name>,
+}
+
+/// What a link is made with.
+pub(super) struct LinkPlan {
+    pub(super) store: Store,
+    pub(super) owner: String,
+    /// Channels beside those of inboxes.
+    pub(super) channels: Vec<String>,
+    pub(super) users: Vec<Name>,
+    /// A data connection that may still execute a read that was sent: it must be dead first.
+    pub(super) old_client: Option<i64>,
+    pub(super) step_timeout: Duration,
+}
+
+impl LinkPlan {
+    pub(super) async fn establish(self) -> Result<Link, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.step_timeout))
+            // A read that was sent is never abandoned: the shard waits, or kills the connection.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(PIPELINES_MAX);
+        let client = self.store.client();
+        let mut data = self.step(client.get_multiplexed_async_connection_with_config(&config)).await?;
+        if let Some(old) = self.old_client {
+            kill(&mut data, old, self.step_timeout).await;
+        }
+        let id = self.step(redis::cmd("CLIENT").arg("ID").query_async(&mut data)).await?;
+        let name = format!("homing:{}", self.owner);
+        // Only for people who look at CLIENT LIST; a server that forbids it is fine.
+        let _ = self.step(redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut data)).await;
+        let primary = self.primary(&mut data).await?;
+        let flags = self.step(server::merge_flags(&mut data)).await?;
+        let (subscriber, hints) = self.step(client.get_async_pubsub()).await?.split();
+        let mut link = Link { data, client: id, subscriber, hints, primary, flags, users: self.users.clone() };
+        let inboxes = self.users.iter().map(|user| self.store.keys().event_channel(Key::Inbox(user)));
+        let channels: Vec<String> = self.channels.iter().cloned().chain(inboxes).collect();
+        for channels in channels.chunks(SUBSCRIBE_COUNT_MAX) {
+            self.step(link.subscriber.subscribe(channels)).await?;
+        }
+        Ok(link)
+    }
+
+    /// Tells Redis which server we see, and learns the primary epoch.
+    async fn primary(&self, data: &mut MultiplexedConnection) -> Result<u64, StoreError> {
+        let identity = self.step(server::identity(data)).await?;
+        let mut recover = Function::Recover.call(&[&self.store.keys().name(Key::Epoch)]);
+        recover.arg(&identity.run_id).arg(&identity.replid).arg(u8::from(identity.fsync_always));
+        let outcome = self.step(recover.query_async(data)).await;
+        let (epoch, _): (String, String) = match outcome {
+            Err(StoreError::FunctionMissing) => {
+                self.step(self.store.load_functions()).await?;
+                self.step(recover.query_async(data)).await?
+            }
+            outcome => outcome?,
+        };
+        epoch.parse().map_err(|_| StoreError::Unexpected(format!("primary epoch {epoch:?}")))
+    }
+
+    async fn step<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, StoreError>
+    where
+        StoreError: From<E>,
+    {
+        match timeout(self.step_timeout, work).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err(StoreError::OutcomeUnknown("no answer while connecting".to_owned())),
+        }
+    }
+}
+
+/// Ends a connection at the server, so that nothing that was sent on it is executed later. Where that is not
+/// permitted, the early sweeps find what a late read leaves.
+async fn kill(data: &mut MultiplexedConnection, client: i64, step_timeout: Duration) {
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("ID").arg(client);
+    let _ = timeout(step_timeout, kill.query_async::<i64>(data)).await;
+}
+
+/// Ends the data connection of a link whose reply is overdue, by a connection of its own; the reply, or the error, then
+/// arrives where it is awaited.
+pub(super) async fn rescue(store: Store, client: i64, step_timeout: Duration) -> Result<(), StoreError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(step_timeout))
+        .set_response_timeout(Some(step_timeout));
+    let mut data = store.client().get_multiplexed_async_connection_with_config(&config).await?;
+    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(client).query_async::<i64>(&mut data).await?;
+    Ok(())
+}
+
+/// Subscribes to, or unsubscribes from, the wake-ups of these users.
+pub(super) async fn follow(
+    store: Store,
+    mut subscriber: PubSubSink,
+    dropped: Vec<Name>,
+    added: Vec<Name>,
+) -> Result<Vec<Name>, StoreError> {
+    let channels = |users: &[Name]| -> Vec<String> {
+        users.iter().map(|user| store.keys().event_channel(Key::Inbox(user))).collect()
+    };
+    for users in dropped.chunks(SUBSCRIBE_COUNT_MAX) {
+        subscriber.unsubscribe(channels(users)).await?;
+    }
+    for users in added.chunks(SUBSCRIBE_COUNT_MAX) {
+        subscriber.subscribe(channels(users)).await?;
+    }
+    Ok(added)
+}

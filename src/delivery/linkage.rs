@@ -1,0 +1,206 @@
+//! When the link is lost, and when there is one again.
+
+use std::collections::HashSet;
+
+use homing_protocol::name::Name;
+use homing_protocol::session::Now;
+use tracing::{error, info, warn};
+
+use super::batch::Order;
+use super::control::Control;
+use super::link::{Link, LinkPlan, follow, rescue};
+use super::shard::{Shard, millis};
+use crate::store::StoreError;
+use crate::store::server::FlagsOutcome;
+
+/// Pauses between attempts to connect: doubling from the first to the last.
+const CONNECT_PAUSE_MS: u64 = 100;
+const CONNECT_PAUSE_MS_MAX: u64 = 2_000;
+
+impl Shard {
+    /// Begins to make a link, after a pause that grows with the attempts.
+    pub(super) fn connect(&mut self) {
+        if self.io.connecting.is_some() {
+            return;
+        }
+        let pause_ms = match self.connect_attempts {
+            0 => 0,
+            attempts => (CONNECT_PAUSE_MS << (attempts - 1).min(8)).min(CONNECT_PAUSE_MS_MAX),
+        };
+        self.connect_attempts += 1;
+        let plan = LinkPlan {
+            store: self.store.clone(),
+            owner: self.identity.owner.clone(),
+            channels: vec![self.control_channel.clone(), self.probe.channel().to_owned()],
+            users: self.sessions.users().cloned().collect(),
+            old_client: self.io.old_client,
+            step_timeout: self.limits.redis_reply_timeout,
+        };
+        self.io.connecting = Some(Box::pin(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+            plan.establish().await
+        }));
+    }
+
+    /// Gives both connections up. A pipeline in flight comes back by itself, with replies or with an error, and its
+    /// connection is killed before anything is read again.
+    pub(super) fn lose_link(&mut self, why: &str) {
+        let Some(link) = self.io.link.take() else { return };
+        warn!(why, "connection to Redis lost; making it anew");
+        self.observer.reconnects.increment(1);
+        self.io.old_client = Some(link.client);
+        self.io.following = None;
+        self.link_lost_ms = Some(self.now().mono_ms);
+        self.connect_attempts = 0;
+        self.probe.reset();
+        self.connect();
+    }
+
+    pub(super) fn handle_connected(&mut self, outcome: Result<Link, StoreError>) {
+        let link = match outcome {
+            Ok(link) => link,
+            Err(error) => {
+                self.observer.redis_error(&error);
+                if self.connect_attempts == 1 {
+                    error!(%error, "cannot connect to Redis; trying again");
+                }
+                return self.connect();
+            }
+        };
+        let now = self.now();
+        self.connect_attempts = 0;
+        self.link_lost_ms = None;
+        self.io.old_client = None;
+        let Link { primary, ref flags, ref users, .. } = link;
+        self.note_flags(flags);
+        let followed = users.clone();
+        self.io.link = Some(link);
+        self.note_primary(primary, now);
+        // Subscriptions died with the old link; what was not in the new one's list is subscribed to next.
+        self.dropped.clear();
+        let known: HashSet<&Name> = followed.iter().collect();
+        self.added = self.sessions.users().filter(|user| !known.contains(user)).cloned().collect();
+        self.dropped
+            .extend(followed.iter().filter(|user| self.sessions.subscription(user.as_str()).is_none()).cloned());
+        for user in &followed {
+            self.confirm(user, now);
+        }
+        self.lose_hints(now);
+        info!(sessions = self.sessions.len(), primary, "connected to Redis");
+    }
+
+    fn note_flags(&mut self, flags: &FlagsOutcome) {
+        match flags {
+            FlagsOutcome::AlreadySet => {}
+            FlagsOutcome::Unable(reason) => warn!(reason, "the notification flags could not be checked"),
+            FlagsOutcome::Set => {
+                self.observer.flags_restored.increment(1);
+                // A node whose probe succeeds from now on would never know that its wake-ups were lost.
+                let message = serde_json::to_string(&Control::FlagsRestored).unwrap_or_default();
+                for owner in (self.peers)() {
+                    if owner != self.identity.owner {
+                        self.orders.push(Order::Tell { owner, message: message.clone() });
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_primary(&mut self, primary: u64, now: Now) {
+        if self.primary == primary {
+            return;
+        }
+        if self.primary != 0 {
+            warn!(primary, "the primary epoch changed: data may have been lost; all sessions attach again");
+            self.observer.epoch_changes.increment(1);
+        }
+        self.primary = primary;
+        for key in self.sessions.keys() {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.session.handle_epoch(primary);
+            self.attend(key, now);
+        }
+    }
+
+    pub(super) fn is_link_lost_long(&self, now: Now) -> bool {
+        let limit_ms = millis(self.limits.redis_reply_timeout);
+        self.link_lost_ms.is_some_and(|since_ms| now.mono_ms.saturating_sub(since_ms) > limit_ms)
+    }
+
+    /// Looks at what is overdue.
+    pub(super) fn tick_link(&mut self, now: Now) {
+        let overdue = now.mono_ms.saturating_sub(self.io.sent_ms) > millis(self.limits.redis_reply_timeout);
+        if self.io.in_flight.is_some() && overdue && self.io.rescue.is_none() {
+            let client = self.io.link.as_ref().map(|link| link.client).or(self.io.old_client);
+            if let Some(client) = client {
+                self.io.sent_ms = now.mono_ms;
+                let step_timeout = self.limits.redis_reply_timeout;
+                self.io.rescue = Some(Box::pin(rescue(self.store.clone(), client, step_timeout)));
+            }
+        }
+        if self.is_link_lost_long(now) {
+            for key in self.sessions.keys() {
+                let Some(held) = self.sessions.get_mut(key) else { continue };
+                held.session.handle_unavailable(&mut self.actions);
+                self.apply_actions(key, now);
+            }
+        }
+    }
+
+    pub(super) fn handle_rescued(&mut self, outcome: Result<(), StoreError>) {
+        match outcome {
+            // The pipeline now comes back with an error.
+            Ok(()) => warn!("Redis did not answer in time; the connection was ended"),
+            Err(error) => self.observer.redis_error(&error),
+        }
+    }
+
+    /// Subscribes to the inboxes of new users, and drops those of users who are gone.
+    pub(super) fn send_follows(&mut self) {
+        if self.io.following.is_some() || (self.added.is_empty() && self.dropped.is_empty()) {
+            return;
+        }
+        let Some(link) = &self.io.link else { return };
+        let mut dropped = std::mem::take(&mut self.dropped);
+        dropped.retain(|user| self.sessions.subscription(user.as_str()).is_none());
+        let mut added = std::mem::take(&mut self.added);
+        added.retain(|user| self.sessions.subscription(user.as_str()).is_some());
+        if added.is_empty() && dropped.is_empty() {
+            return;
+        }
+        self.io.following = Some(Box::pin(follow(self.store.clone(), link.subscriber.clone(), dropped, added)));
+    }
+
+    pub(super) fn handle_followed(&mut self, outcome: Result<Vec<Name>, StoreError>) {
+        let now = self.now();
+        match outcome {
+            Ok(users) => users.iter().for_each(|user| self.confirm(user, now)),
+            Err(error) => self.lose_link(&error.to_string()),
+        }
+    }
+
+    fn confirm(&mut self, user: &Name, now: Now) {
+        if !self.sessions.confirm_subscription(user.as_str()) {
+            return;
+        }
+        for key in self.sessions.of_user(user.as_str()).to_vec() {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.session.handle_subscribed();
+            self.attend(key, now);
+        }
+    }
+
+    pub(super) fn tick_probe(&mut self, now: Now) {
+        if self.probe.is_lost(now.mono_ms) {
+            self.observer.probe_failures.increment(1);
+            return self.lose_link("a probe did not come back as a wake-up");
+        }
+        if self.io.link.is_none() {
+            if self.probe.is_due(now.mono_ms) {
+                self.probe.failed(now.mono_ms);
+            }
+        } else if self.probe.is_due(now.mono_ms) {
+            self.orders.push(Order::Probe);
+        }
+    }
+}

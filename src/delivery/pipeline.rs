@@ -1,0 +1,297 @@
+//! From the session machine's commands to Redis's, and back.
+
+use std::vec;
+
+use homing_protocol::id::EntryId;
+use homing_protocol::name::Name;
+use homing_protocol::session::{AckBatch, AttachRefusal, AttachRequest, Attachment, Command, Failure, Pending, Reply};
+use redis::{Pipeline, Value};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::control::GapRecord;
+use crate::store::keys::CONSUMER;
+use crate::store::replies;
+use crate::store::{Function, Key, KeySpace, StoreError};
+
+/// Rows of the pending list that are looked through for the ids of a claim.
+const CLAIM_PENDING_COUNT: usize = 2_048;
+
+/// Who attaches, and within which limits.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    /// The node's name, for people.
+    pub(super) node: String,
+    /// `<node>:<random per start>.<shard>`.
+    pub(super) owner: String,
+    pub(super) devices_max: u32,
+    pub(super) replace_after_ms: u64,
+}
+
+/// Whom a command concerns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    pub(super) user: &'a Name,
+    pub(super) device: &'a Name,
+}
+
+/// Appends a command; answers how many replies will come.
+pub(super) fn encode(
+    pipeline: &mut Pipeline,
+    keys: &KeySpace,
+    identity: &Identity,
+    target: Target<'_>,
+    nonce: u64,
+    command: &Command,
+) -> usize {
+    let Target { user, device } = target;
+    let inbox = || keys.name(Key::Inbox(user));
+    let devices = || keys.name(Key::Devices(user));
+    let before = pipeline.len();
+    match command {
+        Command::Attach(request) => {
+            let request = attach_json(keys, identity, target, nonce, request);
+            pipeline.add_command(arguments(Function::Attach.call(&[&inbox(), &devices()]), &[&request]));
+            pipeline.cmd("HGET").arg(keys.name(Key::Epoch)).arg("epoch");
+        }
+        Command::SetAside { reason, ids, gone } => {
+            let mut call = Function::SetAside.call(&[&inbox(), &devices()]);
+            call.arg(user.as_str()).arg(device.as_str()).arg(keys.control_prefix()).arg(&identity.owner);
+            call.arg(reason.as_str()).arg(*gone);
+            call.arg(texts(ids));
+            pipeline.add_command(call);
+        }
+        Command::Ack(batch) => encode_acks(pipeline, &inbox(), device, batch, devices),
+        Command::AckGap { id, .. } => {
+            pipeline.add_command(arguments(Function::AckGap.call(&[&devices()]), &[device.as_str(), id]));
+        }
+        Command::Sweep { .. } => {
+            pipeline.cmd("XPENDING").arg(inbox()).arg(device.as_str());
+            pipeline.cmd("HGET").arg(devices()).arg(device.as_str());
+        }
+        Command::Claim { ids } => {
+            let inbox = inbox();
+            let first = ids.iter().min().copied().unwrap_or_default();
+            let last = ids.iter().max().copied().unwrap_or_default();
+            let pending = pipeline.cmd("XPENDING").arg(&inbox).arg(device.as_str());
+            pending.arg(first.to_string()).arg(last.to_string()).arg(CLAIM_PENDING_COUNT);
+            let claim = pipeline.cmd("XCLAIM").arg(&inbox).arg(device.as_str()).arg(CONSUMER).arg(0);
+            claim.arg(texts(ids));
+        }
+        Command::ReadPending { after, count } => {
+            let inbox = inbox();
+            let from = if *after == EntryId::MIN { "-".to_owned() } else { format!("({after}") };
+            // Before the read, which raises the counters of all that it returns.
+            pipeline.cmd("XPENDING").arg(&inbox).arg(device.as_str()).arg(from).arg("+").arg(*count);
+            encode_read(pipeline, &inbox, device, *count, &after.to_string());
+        }
+        Command::ReadNew { count } => encode_read(pipeline, &inbox(), device, *count, ">"),
+        Command::Touch { generation } => {
+            let generation = generation.to_string();
+            pipeline.add_command(arguments(Function::Touch.call(&[&devices()]), &[device.as_str(), &generation]));
+        }
+        Command::Forget { generation } => {
+            let generation = generation.to_string();
+            let call = Function::Remove.call(&[&inbox(), &devices()]);
+            let control = keys.control_prefix();
+            pipeline.add_command(arguments(call, &[user.as_str(), device.as_str(), &control, &generation]));
+        }
+        Command::Release { generation, ended } => {
+            encode_release(pipeline, keys, identity, target, *generation, *ended);
+        }
+    }
+    pipeline.len() - before
+}
+
+pub(super) fn encode_release(
+    pipeline: &mut Pipeline,
+    keys: &KeySpace,
+    identity: &Identity,
+    target: Target<'_>,
+    generation: u64,
+    ended: bool,
+) {
+    let call = Function::Release.call(&[&keys.name(Key::Devices(target.user))]);
+    let (control, generation) = (keys.control_prefix(), generation.to_string());
+    let ended = if ended { "1" } else { "0" };
+    let (user, device) = (target.user.as_str(), target.device.as_str());
+    pipeline.add_command(arguments(call, &[user, device, &control, &identity.owner, &generation, ended]));
+}
+
+fn encode_read(pipeline: &mut Pipeline, inbox: &str, device: &Name, count: u16, from: &str) {
+    let read = pipeline.cmd("XREADGROUP").arg("GROUP").arg(device.as_str()).arg(CONSUMER);
+    read.arg("COUNT").arg(count.max(1)).arg("STREAMS").arg(inbox).arg(from);
+}
+
+fn encode_acks(
+    pipeline: &mut Pipeline,
+    inbox: &str,
+    device: &Name,
+    batch: &AckBatch,
+    devices: impl FnOnce() -> String,
+) {
+    if !batch.own.is_empty() {
+        pipeline.cmd("XACK").arg(inbox).arg(device.as_str()).arg(texts(&batch.own));
+    }
+    for id in &batch.foreign {
+        pipeline.cmd("XACK").arg(inbox).arg(device.as_str()).arg(id.to_string());
+    }
+    if !batch.confirmations.is_empty() {
+        pipeline.cmd("HGET").arg(devices()).arg(device.as_str());
+    }
+}
+
+fn texts(ids: &[EntryId]) -> Vec<String> {
+    ids.iter().map(EntryId::to_string).collect()
+}
+
+fn arguments(mut call: redis::Cmd, arguments: &[&str]) -> redis::Cmd {
+    call.arg(arguments);
+    call
+}
+
+fn attach_json(
+    keys: &KeySpace,
+    identity: &Identity,
+    target: Target<'_>,
+    nonce: u64,
+    request: &AttachRequest,
+) -> String {
+    let owner = &identity.owner;
+    let nonce = format!("{owner}#{nonce}");
+    // A client that names no instance is its own: it is never older than itself.
+    let instance = if request.instance.is_empty() { nonce.as_str() } else { &request.instance };
+    json!({
+        "user": target.user.as_str(),
+        "device": target.device.as_str(),
+        "channels": keys.control_prefix(),
+        "owner": owner,
+        "node": identity.node,
+        "nonce": nonce,
+        "instance": instance,
+        "seq": request.seq,
+        "from": request.from,
+        "epoch": request.epoch,
+        "primary": request.primary.to_string(),
+        "mode": request.mode.as_str(),
+        "generation": request.generation.to_string(),
+        "devices_max": identity.devices_max,
+        "replace_after_ms": identity.replace_after_ms,
+    })
+    .to_string()
+}
+
+/// Makes the reply of a command out of Redis's replies.
+pub(super) fn decode(command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+    let mut values = values.into_iter();
+    Ok(match command {
+        Command::Attach(_) => Reply::Attached(Box::new(decode_attach(&mut values)?)),
+        Command::SetAside { .. } => {
+            Reply::SetAside(replies::text(next(&mut values))?.and_then(|text| GapRecord::parse(&text)))
+        }
+        Command::Ack(batch) => decode_acks(batch, &mut values)?,
+        Command::Sweep { .. } => {
+            let (count, first, last) = replies::pending_summary(next(&mut values))?;
+            let generation = recorded_generation(next(&mut values))?;
+            Reply::Swept { pending: Pending { count, first, last }, generation }
+        }
+        Command::Claim { .. } => {
+            let pending = replies::pending_entries(next(&mut values))?;
+            let entries = replies::entries(next(&mut values))?;
+            Reply::Claimed { pending: pending.iter().map(|entry| entry.id).collect(), entries }
+        }
+        Command::ReadPending { .. } => {
+            let pending = replies::pending_entries(next(&mut values))?;
+            let read = replies::group_read(next(&mut values))?;
+            // Both are in the order of ids, and nothing can come between them.
+            let mut pending = pending.into_iter().peekable();
+            let entries = read.into_iter().map(|(entry, exists)| {
+                while pending.next_if(|row| row.id < entry.id).is_some() {}
+                let deliveries = pending.next_if(|row| row.id == entry.id).map_or(1, |row| row.deliveries);
+                (entry, exists, deliveries)
+            });
+            Reply::PendingRead(entries.collect())
+        }
+        Command::ReadNew { .. } => {
+            let read = replies::group_read(next(&mut values))?;
+            Reply::NewRead(read.into_iter().map(|(entry, _)| entry).collect())
+        }
+        Command::AckGap { .. } | Command::Touch { .. } | Command::Forget { .. } | Command::Release { .. } => {
+            replies::check(next(&mut values))?;
+            Reply::Done
+        }
+    })
+}
+
+fn next(values: &mut vec::IntoIter<Value>) -> Value {
+    values.next().unwrap_or(Value::Nil)
+}
+
+fn decode_acks(batch: &AckBatch, values: &mut vec::IntoIter<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+    let own = if batch.own.is_empty() { 0 } else { replies::integer(next(values))? };
+    let removed = batch.foreign.iter().map(|_| replies::integer(next(values)).map(|count| count > 0));
+    let removed = removed.collect::<Result<_, _>>()?;
+    let generation = if batch.confirmations.is_empty() { None } else { recorded_generation(next(values))? };
+    Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, generation })
+}
+
+fn decode_attach(values: &mut vec::IntoIter<Value>) -> Result<Result<Attachment, AttachRefusal>, StoreError> {
+    let reply = replies::array(next(values))?.into_iter().map(replies::text);
+    let mut reply = reply.map(|text| Ok(text?.unwrap_or_default()));
+    let mut text = || reply.next().unwrap_or(Ok::<_, StoreError>(String::new()));
+    match text()?.as_str() {
+        "ok" => {}
+        "stale" => return Ok(Err(AttachRefusal::Stale)),
+        "superseded" => return Ok(Err(AttachRefusal::Superseded)),
+        "too_many" => return Ok(Err(AttachRefusal::TooMany)),
+        "removed" => {
+            let primary = replies::text(next(values))?.and_then(|epoch| epoch.parse().ok());
+            return Ok(Err(AttachRefusal::Removed { primary }));
+        }
+        other => return Err(StoreError::Unexpected(format!("attach answered {other:?}"))),
+    }
+    let generation = number(&text()?)?;
+    let created = text()? == "1";
+    let incarnation = number(&text()?)?;
+    let pending = text()?.parse().ok();
+    Ok(Ok(Attachment {
+        generation,
+        created,
+        incarnation,
+        pending,
+        last_delivered: id(&text()?)?,
+        start: id(&text()?)?,
+        gap: GapRecord::parse(&text()?),
+        length: number(&text()?)?,
+    }))
+}
+
+fn number(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| StoreError::Unexpected(format!("{text:?} is no number")))
+}
+
+fn id(text: &str) -> Result<EntryId, StoreError> {
+    text.parse().map_err(|_| StoreError::Unexpected(format!("{text:?} is no entry id")))
+}
+
+/// The generation in a device's record; `None` if there is no record.
+fn recorded_generation(value: Value) -> Result<Option<u64>, StoreError> {
+    #[derive(Deserialize)]
+    struct Record {
+        generation: String,
+    }
+    let Some(text) = replies::text(value)? else { return Ok(None) };
+    let record: Record = serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+    number(&record.generation).map(Some)
+}
+
+/// What a session should make of an error.
+pub(super) fn failure(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Unavailable(_) | StoreError::FunctionMissing => Failure::Refused,
+        StoreError::OutcomeUnknown(_) => Failure::Disconnected,
+        StoreError::WrongType => Failure::WrongType,
+        StoreError::NoGroup => Failure::NoGroup,
+        StoreError::Unexpected(_) => Failure::Unexpected,
+    }
+}

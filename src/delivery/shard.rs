@@ -1,0 +1,352 @@
+//! A shard: one task that owns the sessions of one thread and everything that is decided for them.
+//!
+//! Its loop takes events from transports, hints from Redis, replies and the time, and feeds them to the sessions. It
+//! keeps one pipeline in flight; what becomes due meanwhile gathers in a queue and makes up the next one.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::FutureExt as _;
+use futures_util::stream::StreamExt as _;
+use homing_protocol::name::Name;
+use homing_protocol::session::{Action, Command, Now, SessionConfig};
+use redis::Msg;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
+
+use super::batch::{Completed, Order};
+use super::drain::Draining;
+use super::event::{Event, ShardHandle};
+use super::link::Link;
+use super::observe::Observer;
+use super::pipeline::Identity;
+use super::probe::Probe;
+use super::readiness::Readiness;
+use super::sessions::{SessionKey, Sessions};
+use super::trims::Trims;
+use super::wheel::Wheel;
+use crate::config::Limits;
+use crate::store::{Key, Store, StoreError};
+
+/// What a shard is made with.
+pub struct ShardConfig {
+    /// Redis.
+    pub store: Store,
+    /// The node's name.
+    pub node: String,
+    /// `<node>:<random per start>.<shard>`: names this shard's control channel.
+    pub owner: String,
+    /// `<node>.<shard>`: names this shard's probe stream.
+    pub probe: String,
+    /// Times and limits.
+    pub limits: Limits,
+    /// Where the outcome of probes goes, and this shard's number there.
+    pub readiness: Arc<Readiness>,
+    /// This shard's number.
+    pub number: usize,
+    /// Where the node's monotonic clock begins; all its shards share it.
+    pub clock: Instant,
+    /// Owners of all shards of all nodes, to be told when notification flags had to be restored.
+    pub peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Users whose inboxes are over the length limit.
+    pub overfull: mpsc::Sender<Name>,
+}
+
+/// How the node tells its shards to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Close every session within `spread`, flush acks, release, end.
+    Drain {
+        /// Time over which the closes are spread.
+        spread: Duration,
+    },
+}
+
+/// Resolution of timers, in ms.
+const TICK_MS: u64 = 50;
+/// Events and hints that are taken at once before replies and timers get their turn.
+const TAKE_MAX: usize = 1_024;
+
+pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// One thread's sessions. See the module.
+pub struct Shard {
+    pub(super) store: Store,
+    pub(super) identity: Identity,
+    pub(super) limits: Limits,
+    pub(super) session_config: Arc<SessionConfig>,
+    pub(super) peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub(super) overfull: mpsc::Sender<Name>,
+    pub(super) control_channel: String,
+    pub(super) probe: Probe,
+    pub(super) observer: Observer,
+    start: Instant,
+    pub(super) sessions: Sessions,
+    pub(super) nonce: u64,
+    /// Sessions that want to be in the next pipeline.
+    pub(super) queue: VecDeque<SessionKey>,
+    /// Sessions whose acks gather; all join the next pipeline, which goes at this time at the latest.
+    pub(super) coalescing: Vec<SessionKey>,
+    pub(super) flush_at: Option<TokioInstant>,
+    /// What the shard itself wants in the next pipeline.
+    pub(super) orders: Vec<Order>,
+    pub(super) trims: Trims,
+    wheel: Wheel<SessionKey>,
+    pub(super) actions: Vec<Action>,
+    pub(super) commands: Vec<Command>,
+    /// 0 until the first link.
+    pub(super) primary: u64,
+    pub(super) added: Vec<Name>,
+    pub(super) dropped: Vec<Name>,
+    pub(super) io: Io,
+    pub(super) link_lost_ms: Option<u64>,
+    pub(super) connect_attempts: u32,
+    pub(super) draining: Option<Draining>,
+    acks_observed: usize,
+}
+
+/// Work in flight, each awaited in the loop.
+#[derive(Default)]
+pub(super) struct Io {
+    pub(super) link: Option<Link>,
+    /// `CLIENT ID` of a data connection that was given up.
+    pub(super) old_client: Option<i64>,
+    pub(super) in_flight: Option<Work<Completed>>,
+    pub(super) sent_ms: u64,
+    pub(super) rescue: Option<Work<Result<(), StoreError>>>,
+    pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
+    pub(super) following: Option<Work<Result<Vec<Name>, StoreError>>>,
+}
+
+/// Awaits optional work; for ever if there is none. Cancel-safe: the work stays where it is.
+async fn next<T>(work: &mut Option<Work<T>>) -> T {
+    let Some(running) = work else { return pending().await };
+    let outcome = running.as_mut().await;
+    *work = None;
+    outcome
+}
+
+/// The next hint; `None` when the connection is gone. Cancel-safe.
+async fn next_hint(link: &mut Option<Link>) -> Option<Msg> {
+    match link {
+        Some(link) => link.hints.next().await,
+        None => pending().await,
+    }
+}
+
+async fn flush_time(at: Option<TokioInstant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+impl Shard {
+    /// A shard and the handle to it.
+    #[must_use]
+    pub fn new(config: ShardConfig) -> (ShardRun, ShardHandle) {
+        let (handle, events) = ShardHandle::new();
+        let limits = config.limits;
+        let keys = config.store.keys();
+        let probe = Probe::new(
+            keys.name(Key::Probe(&config.probe)),
+            keys.event_channel(Key::Probe(&config.probe)),
+            config.readiness,
+            config.number,
+        );
+        let shard = Self {
+            identity: Identity {
+                node: config.node,
+                owner: config.owner.clone(),
+                devices_max: limits.devices_max,
+                replace_after_ms: millis(limits.device_replace_after),
+            },
+            session_config: Arc::new(session_config(&limits)),
+            trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
+            wheel: Wheel::new(TICK_MS, config.clock.elapsed().as_millis() as u64),
+            control_channel: keys.control_channel(&config.owner),
+            probe,
+            store: config.store,
+            limits,
+            peers: config.peers,
+            overfull: config.overfull,
+            observer: Observer::new(),
+            start: config.clock,
+            sessions: Sessions::default(),
+            nonce: 0,
+            queue: VecDeque::new(),
+            coalescing: Vec::new(),
+            flush_at: None,
+            orders: Vec::new(),
+            actions: Vec::new(),
+            commands: Vec::new(),
+            primary: 0,
+            added: Vec::new(),
+            dropped: Vec::new(),
+            io: Io::default(),
+            link_lost_ms: Some(1),
+            connect_attempts: 0,
+            draining: None,
+            acks_observed: 0,
+        };
+        (ShardRun { shard, events }, handle)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let unix_ms =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        Now { mono_ms: self.start.elapsed().as_millis() as u64 + 1, unix_ms }
+    }
+
+    /// Looks after a session that something happened to: queues it, schedules it, or forgets it.
+    pub(super) fn attend(&mut self, key: SessionKey, now: Now) {
+        self.apply_actions(key, now);
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        if held.session.is_done() {
+            self.forget(key);
+            return;
+        }
+        self.enqueue(key, now);
+        self.schedule(key, now);
+    }
+
+    fn schedule(&mut self, key: SessionKey, now: Now) {
+        let Some(held) = self.sessions.get_mut(key) else { return };
+        let expiry_ms = now.mono_ms + held.session.expires_at_ms().saturating_sub(now.unix_ms);
+        let mut due_ms = held.session.poll_timeout();
+        if !held.session.is_ended() {
+            due_ms = due_ms.min(expiry_ms);
+        }
+        if due_ms < held.looked_at_ms {
+            held.looked_at_ms = self.wheel.insert(key, due_ms);
+        }
+    }
+
+    fn forget(&mut self, key: SessionKey) {
+        let user = self.sessions.get_mut(key).map(|held| held.session.user().clone());
+        if self.sessions.remove(key)
+            && let Some(user) = user
+        {
+            self.dropped.push(user);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        let mut due = Vec::new();
+        self.wheel.advance(now.mono_ms, &mut due);
+        for key in due {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            if held.looked_at_ms > now.mono_ms {
+                continue;
+            }
+            held.looked_at_ms = u64::MAX;
+            held.session.handle_timeout(now, &mut self.actions);
+            self.attend(key, now);
+        }
+        self.tick_link(now);
+        self.tick_probe(now);
+        self.tick_drain(now);
+        self.observe_acks();
+    }
+
+    /// Acks that wait: few, unless Redis refuses or cannot be reached.
+    fn observe_acks(&mut self) {
+        let waiting = |key: &SessionKey, sessions: &mut Sessions| {
+            sessions.get_mut(*key).map_or(0, |held| held.session.acks_waiting())
+        };
+        let sessions = &mut self.sessions;
+        let count: usize = self.coalescing.iter().chain(&self.queue).map(|key| waiting(key, sessions)).sum();
+        // Shards share the gauge, so each adds its difference.
+        self.observer.ack_buffer.increment(count as f64 - self.acks_observed as f64);
+        self.acks_observed = count;
+    }
+}
+
+/// A shard with its mailbox, ready to run.
+pub struct ShardRun {
+    shard: Shard,
+    events: mpsc::Receiver<Event>,
+}
+
+impl ShardRun {
+    /// Runs until `stop` says to drain and everything has been closed, flushed and released.
+    pub async fn run(self, mut stop: watch::Receiver<Stop>) {
+        let Self { mut shard, mut events } = self;
+        let mut ticks = interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::with_capacity(TAKE_MAX);
+        shard.connect();
+        loop {
+            shard.send_pipeline();
+            shard.send_follows();
+            if shard.is_drained() {
+                return;
+            }
+            // Every arm is cancel-safe: work in flight stays in `io`, channels lose nothing.
+            tokio::select! {
+                completed = next(&mut shard.io.in_flight) => shard.complete(completed),
+                hint = next_hint(&mut shard.io.link) => shard.take_hints(hint),
+                _ = events.recv_many(&mut taken, TAKE_MAX) => {
+                    for event in taken.drain(..) {
+                        shard.handle_event(event);
+                    }
+                }
+                outcome = next(&mut shard.io.following) => shard.handle_followed(outcome),
+                outcome = next(&mut shard.io.connecting) => shard.handle_connected(outcome),
+                outcome = next(&mut shard.io.rescue) => shard.handle_rescued(outcome),
+                () = flush_time(shard.flush_at) => shard.flush_acks(),
+                _ = ticks.tick() => shard.tick(),
+                _ = stop.changed() => {
+                    let stop = *stop.borrow_and_update();
+                    shard.handle_stop(stop);
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn take_hints(&mut self, first: Option<Msg>) {
+        let mut hint = first;
+        for _ in 0..TAKE_MAX {
+            match hint {
+                Some(message) => self.handle_hint(&message),
+                None => return self.lose_link("the subscription connection was closed"),
+            }
+            let Some(link) = &mut self.io.link else { return };
+            match link.hints.next().now_or_never() {
+                Some(next) => hint = next,
+                None => return,
+            }
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time between refreshes of a live device's last-seen time.
+const TOUCH: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn session_config(limits: &Limits) -> SessionConfig {
+    SessionConfig {
+        window: limits.window,
+        in_flight_bytes_max: limits.in_flight_bytes_max,
+        ack_timeout_ms: millis(limits.ack_timeout),
+        ack_timeout_max_ms: millis(limits.ack_timeout_max),
+        heartbeat_ms: millis(limits.heartbeat) as u32,
+        sweep_ms: millis(limits.sweep),
+        touch_ms: millis(TOUCH.min(limits.device_idle_max / 4)),
+        payload_bytes_max: limits.payload_bytes_max,
+        frame_bytes_max: homing_protocol::limits::SERVER_FRAME_BYTES_MAX as u32,
+        frames_per_second: limits.frames_per_second,
+        frames_burst: limits.frames_burst,
+    }
+}

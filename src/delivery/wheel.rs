@@ -1,0 +1,57 @@
+//! A coarse timer wheel: one entry per session, looked at when it comes round.
+
+/// A timer that fires a little late, never early, and costs a push and a pop.
+///
+/// What comes out may be out of date: the owner looks at the real deadline and schedules it again.
+#[derive(Debug)]
+pub(super) struct Wheel<T> {
+    slots: Vec<Vec<T>>,
+    tick_ms: u64,
+    /// The last tick that was handed out.
+    tick: u64,
+}
+
+/// 1,024 ticks of 50 ms are 51 s; later deadlines are looked at then and pushed on.
+const SLOTS: usize = 1_024;
+
+impl<T> Wheel<T> {
+    pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick_ms, tick: now_ms / tick_ms }
+    }
+
+    /// Schedules `item`; answers the time at which it will come out at the latest.
+    pub(super) fn insert(&mut self, item: T, due_ms: u64) -> u64 {
+        let last = self.tick + SLOTS as u64 - 1;
+        let tick = (due_ms.div_ceil(self.tick_ms)).clamp(self.tick + 1, last);
+        self.slots[(tick % SLOTS as u64) as usize].push(item);
+        tick * self.tick_ms
+    }
+
+    /// Takes out what is due.
+    pub(super) fn advance(&mut self, now_ms: u64, due: &mut Vec<T>) {
+        while self.tick < now_ms / self.tick_ms {
+            self.tick += 1;
+            due.append(&mut self.slots[(self.tick % SLOTS as u64) as usize]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_out_early_or_is_forgotten() {
+        let mut wheel = Wheel::new(50, 1_000);
+        let mut due = Vec::new();
+        wheel.insert("soon", 1_001);
+        wheel.insert("past", 3);
+        assert!(wheel.insert("far", 10_000_000) < 60_000);
+        wheel.advance(1_049, &mut due);
+        assert!(due.is_empty());
+        wheel.advance(1_050, &mut due);
+        assert_eq!(due, ["soon", "past"]);
+        wheel.advance(60_000, &mut due);
+        assert_eq!(due, ["soon", "past", "far"]);
+    }
+}
