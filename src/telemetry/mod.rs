@@ -10,5 +10,8 @@ pub mod names;
 pub mod process;
 pub mod recorder;
 
+#[cfg(test)]
+mod grafana_test;
+
 pub use metric::{Kind, Label, Metric, Unit};
 pub use recorder::Recorder;

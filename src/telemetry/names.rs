@@ -25,8 +25,13 @@ const ERROR_KIND: Label = Label {
     name: "kind",
     values: &["unavailable", "outcome_unknown", "wrong_type", "function_missing", "no_group", "unexpected"],
 };
-/// Numbers of WebSocket close codes, and `none` for a connection that broke without one.
-const CLOSE: Label = Label { name: "code", values: &[] };
+/// Numbers of `homing_protocol::close::CloseCode`, and `none` for a connection that broke without one.
+const CLOSE: Label = Label {
+    name: "code",
+    values: &[
+        "1000", "1009", "1011", "4000", "4001", "4003", "4009", "4010", "4011", "4101", "4108", "4112", "4129", "none",
+    ],
+};
 /// Codes of `homing_protocol::code::ErrorCode`.
 const CODE: Label = Label { name: "code", values: &[] };
 /// The route's pattern, never the path: a path holds a user.
@@ -173,6 +178,31 @@ mod tests {
                 assert!(!["user", "device", "token", "key", "id"].contains(&label.name), "{name} by {}", label.name);
             }
         }
+    }
+
+    /// A number that is missing in the list would not be announced.
+    #[test]
+    fn the_label_of_closed_sessions_knows_every_close_code() {
+        use homing_protocol::close::CloseCode::*;
+        let codes = [
+            Normal,
+            TooBig,
+            Internal,
+            Protocol,
+            Unauthorized,
+            Forbidden,
+            Superseded,
+            Replaced,
+            Removed,
+            TokenExpired,
+            Silent,
+            Draining,
+            RateLimited,
+        ];
+        for code in codes {
+            assert!(CLOSE.values.contains(&code.number().to_string().as_str()), "{code:?}");
+        }
+        assert_eq!(CLOSE.values.len(), codes.len() + 1);
     }
 
     #[test]
