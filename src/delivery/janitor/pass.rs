@@ -74,11 +74,12 @@ impl Passes {
     }
 
     /// Gives the lock back, so that another node need not wait for its expiry.
+    ///
+    /// Always asked for: a request for the lock may have been dropped before its reply said that it succeeded.
     pub(super) async fn hand_over(&mut self) {
-        if std::mem::take(&mut self.is_janitor) {
-            if let Err(error) = self.holding.give_back().await {
-                tracing::debug!(%error, "the janitor's lock could not be given back; it expires");
-            }
+        self.is_janitor = false;
+        if let Err(error) = self.holding.give_back().await {
+            tracing::debug!(%error, "the janitor's lock could not be given back; it expires");
         }
     }
 
