@@ -1,1 +1,20 @@
-//! (under construction)
+//! Transports: from sockets to sessions, and HTTP beside them.
+//!
+//! Owns the listener, the accept loop, the WebSocket handshake and the task of each connection. It must not know Redis
+//! or what a session decides: it verifies tokens, passes frames to a shard and writes what its outlet holds.
+//! Invariants: nothing that a peer sends ends more than its own connection; every wait for a peer has a limit.
+
+mod accept;
+mod handshake;
+mod http;
+mod listener;
+mod opening;
+mod prefixed;
+mod slots;
+mod socket;
+mod upgrade;
+
+pub use accept::{AcceptConfig, Acceptor};
+pub use listener::{ListenError, listen};
+pub use slots::Slots;
+pub use socket::Gate;
