@@ -1,1 +1,25 @@
-//! (under construction)
+//! The HTTP API of producers and operators.
+//!
+//! Owns paths, request bodies, answers and problem documents. It must not know sessions or how Redis keeps things.
+//! Invariant: every refused request is answered with a problem document whose code stands in the protocol's closed
+//! list, and no message is published by a request that was refused as a whole.
+
+mod answer;
+mod batch;
+mod body;
+mod health;
+mod host;
+mod messages;
+mod page;
+mod problem;
+mod request;
+mod router;
+mod users;
+
+pub use health::{AdminState, Health};
+pub use host::HostPolicy;
+pub use problem::Problem;
+pub use router::{ApiConfig, ApiState, admin_router, producer_router, public_router};
+
+#[cfg(test)]
+mod tests;

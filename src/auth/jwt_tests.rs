@@ -70,7 +70,9 @@ fn the_token_has_no_say_in_its_algorithm() {
         assert_eq!(outcome_of_header(&json!({"alg": algorithm})), Err(TokenError::Algorithm), "{algorithm}");
     }
     assert_eq!(outcome_of_header(&json!({"alg": "HS256", "crit": ["b64"]})), Err(TokenError::Algorithm));
-    for header in [json!({}), json!({"alg": null}), json!({"alg": ["HS256"]}), json!([]), json!("HS256")] {
+    for header in
+        [json!({}), json!({"alg": null}), json!({"alg": ["HS256"]}), json!(["HS256", null, null]), json!("HS256")]
+    {
         assert_eq!(outcome_of_header(&header), Err(TokenError::Malformed), "{header}");
     }
     assert!(outcome_of_header(&json!({"alg": "HS256", "typ": "JWT", "x": 1})).is_ok());
@@ -104,7 +106,7 @@ fn claims_of_an_odd_type_are_refused_and_not_skipped() {
         json!({"sub": "alice", "exp": later, "aud": 7}),
         json!({"sub": 7, "exp": later}),
         json!({"exp": later}),
-        json!(["alice", later]),
+        json!(["alice", later, null, null, null, null]),
         json!(null),
     ] {
         let error = outcome(&claims).unwrap_err();

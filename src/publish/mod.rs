@@ -7,8 +7,6 @@ pub mod depth;
 pub mod error;
 pub mod message;
 pub mod publisher;
-#[cfg(test)]
-pub(crate) mod test_redis;
 
 pub use error::{Limit, PublishError};
 pub use message::{NewMessage, Payload};

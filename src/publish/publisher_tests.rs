@@ -8,17 +8,18 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::publish::error::Limit;
 use crate::publish::message::{Payload, TTL_S_MAX};
-use crate::publish::test_redis::TestRedis;
+use crate::store::test_server::TestServer;
 
 struct Fixture {
-    redis: TestRedis,
+    redis: TestServer,
     store: Store,
     publisher: Publisher,
     overfull: mpsc::Receiver<Name>,
 }
 
 async fn fixture() -> Fixture {
-    let (redis, store) = TestRedis::start().await;
+    let redis = TestServer::start(&[]);
+    let store = redis.store().await;
     let (sender, overfull) = mpsc::channel(1);
     let config = PublisherConfig { payload_bytes_max: 1_000, inbox_length_max: 5 };
     let publisher = Publisher::new(store.clone(), config, sender);

@@ -12,6 +12,7 @@ pub mod replies;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod test_server;
+pub mod view;
 
 pub use connect::{Store, StoreConfig};
 pub use error::StoreError;

@@ -1,0 +1,89 @@
+//! Request bodies: their declared type, their size, and the time that they may take.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, header};
+use bytes::BytesMut;
+use homing_protocol::code::ErrorCode;
+use serde::Deserialize;
+
+use super::problem::Problem;
+
+/// What a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimits {
+    /// Largest body, in bytes.
+    pub(super) bytes_max: usize,
+    /// Longest time until the whole body is there.
+    pub(super) timeout: Duration,
+}
+
+/// Reads a JSON body. A body that arrived in one piece, as most do, is not copied.
+pub(super) async fn read_json(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
+    check_content_type(headers)?;
+    // Refuses before the first byte is read, if the request says how long it is.
+    if body.size_hint().lower() > limits.bytes_max as u64 {
+        return Err(too_big(limits.bytes_max));
+    }
+    match tokio::time::timeout(limits.timeout, collect(body, limits.bytes_max)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let timeout_ms = u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX);
+            Err(Problem::new(ErrorCode::Silent, "the request's body did not arrive in time")
+                .with_limit("body_timeout_ms", timeout_ms))
+        }
+    }
+}
+
+/// Parses a JSON object. An array would do for serde too: it fills a struct's members by position.
+pub(super) fn parse_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Problem> {
+    match text.trim_ascii_start().first() {
+        Some(b'{') => Ok(serde_json::from_slice(text)?),
+        _ => Err(Problem::new(ErrorCode::Malformed, "a JSON object was expected")),
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let declared = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    let media_type = declared.split(|byte| *byte == b';').next().unwrap_or_default();
+    if media_type.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must be declared as 'Content-Type: application/json'"))
+}
+
+async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let data = match frame {
+            None => break,
+            Some(Err(_)) => return Err(Problem::new(ErrorCode::Malformed, "the request's body ended too early")),
+            // Trailers mean nothing here.
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        if first.len() + rest.len() + data.len() > bytes_max {
+            return Err(too_big(bytes_max));
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+fn too_big(bytes_max: usize) -> Problem {
+    Problem::new(ErrorCode::TooBig, format!("the request's body has more than {bytes_max} bytes"))
+        .with_limit("body_bytes_max", bytes_max as u64)
+}

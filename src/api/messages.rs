@@ -1,0 +1,114 @@
+//! `POST /v1/users/{user}/messages` and `GET /v1/users/{user}/messages`.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use homing_protocol::code::ErrorCode;
+use homing_protocol::id::EntryId;
+use homing_protocol::limits::META_BYTES_MAX;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer;
+use super::body::{self, BodyLimits};
+use super::page::Page;
+use super::problem::Problem;
+use super::request::{authorize, path_name, traceparent};
+use super::router::ApiState;
+use crate::config::Scope;
+use crate::publish::{NewMessage, Payload};
+use crate::store::replies::RawEntry;
+
+/// Room in a body beside payload and `meta`: the other members, and white space.
+const BODY_BYTES_BESIDE: usize = 8 * 1024;
+
+/// A text that is borrowed from the body unless it holds escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// How `data` is to be read.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Encoding {
+    Base64,
+}
+
+/// The members of a message, beside its user.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishRequest<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+    ttl_s: Option<u64>,
+    #[serde(borrow)]
+    meta: Option<&'a RawValue>,
+    encoding: Option<Encoding>,
+}
+
+/// Appends one message: 201 with its id, 200 if its key was seen.
+pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    authorize(&api.keys, &parts.headers, Scope::Publish)?;
+    let user = path_name(&mut parts, "user").await?;
+    // Base64 is a third longer than the bytes.
+    let bytes_max = api.config.payload_bytes_max.div_ceil(3) * 4 + META_BYTES_MAX + BODY_BYTES_BESIDE;
+    let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
+    let body = body::read_json(&parts.headers, body, limits).await?;
+    let request: PublishRequest<'_> = body::parse_object(&body)?;
+    let message = NewMessage {
+        data: payload(request.data, request.encoding)?,
+        key: request.key.map(|key| key.0),
+        ttl_s: request.ttl_s,
+        meta: request.meta,
+        traceparent: traceparent(&parts.headers),
+    };
+    let published = api.publisher.publish(&user, &message).await?;
+    let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
+    // An id is digits and a dash: no escaping is needed.
+    Ok(answer::json(status, Body::from(format!(r#"{{"id":"{}"}}"#, published.id))))
+}
+
+/// The payload that `data` and `encoding` stand for.
+pub(super) fn payload<'a>(data: &'a RawValue, encoding: Option<Encoding>) -> Result<Payload<'a>, Problem> {
+    let Some(Encoding::Base64) = encoding else { return Ok(Payload::Json(data)) };
+    let bad = |detail: &str| Problem::new(ErrorCode::BadValue, format!("'data' must be a text in base64: {detail}"));
+    let text: Text<'_> = serde_json::from_str(data.get()).map_err(|_| bad("this is no text"))?;
+    let bytes = BASE64.decode(text.0.as_bytes()).map_err(|error| bad(&error.to_string()))?;
+    Ok(Payload::Bytes(bytes.into()))
+}
+
+/// Lists what is in an inbox, oldest first.
+pub(super) async fn browse(api: &ApiState, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    authorize(&api.keys, &parts.headers, Scope::Read)?;
+    let user = path_name(&mut parts, "user").await?;
+    let page = Page::parse(&parts.uri)?;
+    let after = match page.cursor.as_deref() {
+        None => EntryId::MIN,
+        Some(cursor) => EntryId::parse(cursor.as_bytes())
+            .map_err(|_| Problem::new(ErrorCode::BadValue, "'cursor' is not one that this list answered"))?,
+    };
+    // One more than asked for, to know whether there is a next page.
+    let mut entries = api.store.inbox_page(&user, after, page.limit + 1).await?;
+    let more = entries.len() > page.limit;
+    entries.truncate(page.limit);
+    let next = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+    let items = entries.iter().map(|entry| item(entry, api.config.payload_bytes_max));
+    Ok(answer::items(items, next.as_deref()))
+}
+
+/// An entry as a client would get it. One over the limit, which no client gets, shows its size only.
+fn item(entry: &RawEntry, payload_bytes_max: usize) -> String {
+    let bytes = entry.envelope().payload_bytes;
+    if bytes > payload_bytes_max {
+        return format!(r#"{{"id":"{}","ts":{},"too_big":true,"payload_bytes":{bytes}}}"#, entry.id, entry.id.ms);
+    }
+    entry.encode(1)
+}

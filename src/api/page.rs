@@ -1,0 +1,38 @@
+//! Which part of a list is asked for.
+
+use axum::extract::Query;
+use axum::http::Uri;
+use homing_protocol::code::ErrorCode;
+use serde::Deserialize;
+
+use super::problem::Problem;
+
+/// Items of a page unless the request says otherwise.
+const PAGE_ITEMS: usize = 50;
+/// Most items of a page: with payloads at their limit, a page has 6.4 MB.
+const PAGE_ITEMS_MAX: usize = 100;
+
+/// Which part of a list is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    #[serde(default = "page_items")]
+    pub(super) limit: usize,
+    pub(super) cursor: Option<String>,
+}
+
+fn page_items() -> usize {
+    PAGE_ITEMS
+}
+
+impl Page {
+    pub(super) fn parse(uri: &Uri) -> Result<Self, Problem> {
+        let Query(page) = Query::<Self>::try_from_uri(uri)
+            .map_err(|rejection| Problem::new(ErrorCode::BadValue, rejection.body_text()))?;
+        if !(1..=PAGE_ITEMS_MAX).contains(&page.limit) {
+            return Err(Problem::new(ErrorCode::BadValue, format!("'limit' must be 1 to {PAGE_ITEMS_MAX}"))
+                .with_limit("page_items_max", PAGE_ITEMS_MAX as u64));
+        }
+        Ok(page)
+    }
+}
