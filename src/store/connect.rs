@@ -42,6 +42,8 @@ struct Inner {
     shared: ConnectionManager,
     /// `None` with a private certificate authority, which deadpool-redis cannot be told.
     pool: Option<deadpool_redis::Pool>,
+    has_own_ca: bool,
+    reply_timeout: Duration,
 }
 
 impl Store {
@@ -52,17 +54,28 @@ impl Store {
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
         let client = open(config)?;
         let keys = KeySpace::new(&config.prefix, client.get_connection_info().redis_settings().db());
+        Self::connect(client, keys, config.ca_pem.is_some(), config.reply_timeout)
+    }
+
+    fn connect(client: Client, keys: KeySpace, has_own_ca: bool, reply_timeout: Duration) -> Result<Self, StoreError> {
         let manager = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(config.reply_timeout))
+            .set_response_timeout(Some(reply_timeout))
             .set_number_of_retries(1)
             .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
         let shared = client.get_connection_manager_lazy(manager)?;
-        let pool = match config.ca_pem {
-            None => Some(pool(&client, config.reply_timeout)?),
-            Some(_) => None,
-        };
-        Ok(Self { inner: Arc::new(Inner { client, keys, shared, pool }) })
+        let pool = if has_own_ca { None } else { Some(pool(&client, reply_timeout)?) };
+        Ok(Self { inner: Arc::new(Inner { client, keys, shared, pool, has_own_ca, reply_timeout }) })
+    }
+
+    /// The same Redis by connections of their own. A connection is driven by the runtime that first uses it, so each
+    /// thread that publishes has its own.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] as for [`Store::new`].
+    pub fn for_thread(&self) -> Result<Self, StoreError> {
+        let Inner { client, keys, has_own_ca, reply_timeout, .. } = &*self.inner;
+        Self::connect(client.clone(), keys.clone(), *has_own_ca, *reply_timeout)
     }
 
     /// Names of keys and channels.
@@ -167,7 +180,10 @@ impl RareConnection {
 }
 
 fn pool(client: &Client, reply_timeout: Duration) -> Result<deadpool_redis::Pool, StoreError> {
-    let manager = deadpool_redis::Manager::new(client.get_connection_info().clone())?;
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(reply_timeout));
+    let manager = deadpool_redis::Manager::new_with_config(client.get_connection_info().clone(), config)?;
     deadpool_redis::Pool::builder(manager)
         .max_size(POOL_CONNECTIONS_MAX)
         .wait_timeout(Some(reply_timeout))

@@ -4,6 +4,7 @@
 //! one user is only ever touched together with keys of that same user.
 
 pub mod connect;
+pub mod embedded;
 pub mod error;
 pub mod functions;
 pub mod keys;
@@ -15,6 +16,7 @@ pub(crate) mod test_server;
 pub mod view;
 
 pub use connect::{Store, StoreConfig};
+pub use embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 pub use error::StoreError;
 pub use functions::Function;
 pub use keys::{Key, KeySpace, Lock};

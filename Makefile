@@ -1,0 +1,25 @@
+# `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
+.DEFAULT_GOAL := help
+.PHONY: help run build redis
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: redis build ## Run a node for development: private Redis in ./homing-data, loopback only
+	exec "$${CARGO_TARGET_DIR:-target}/release/homing" serve --dev
+
+build: ## Build the release binary, target/release/homing
+	cargo build --release --locked
+
+redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		if command -v apt-get >/dev/null; then \
+			$$sudo apt-get update && $$sudo apt-get install --yes --no-install-recommends redis-server; \
+		elif command -v dnf >/dev/null; then \
+			$$sudo dnf install --assumeyes redis || $$sudo dnf install --assumeyes valkey; \
+		elif command -v brew >/dev/null; then \
+			brew install redis; \
+		else \
+			echo 'redis-server is missing, and there is no apt-get, dnf or brew: install it by hand' >&2; exit 1; \
+		fi; }
