@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
@@ -103,6 +104,8 @@ pub(crate) struct Client {
     closed: Option<Closed>,
     /// Size of the largest text frame so far.
     largest_frame: usize,
+    /// When the server was heard last.
+    heard: Instant,
 }
 
 impl Client {
@@ -181,6 +184,7 @@ impl Client {
             others: VecDeque::new(),
             closed: None,
             largest_frame: 0,
+            heard: Instant::now(),
         })
     }
 
@@ -211,7 +215,7 @@ impl Client {
 
     /// The next message within a time, `None` when it has passed or the connection was closed. For readers that go on
     /// until something else tells them to stop, never to prove that nothing comes.
-    pub(crate) async fn poll_message(&mut self, time: std::time::Duration) -> Option<Message> {
+    pub(crate) async fn poll_message(&mut self, time: Duration) -> Option<Message> {
         if self.messages.is_empty() && self.closed.is_none() {
             // Reading is cancel-safe: tungstenite keeps what it has of a frame.
             let _ = tokio::time::timeout(time, self.read("a message")).await;
@@ -247,12 +251,18 @@ impl Client {
 
     async fn frame(&mut self, kind: &str) -> Result<Value, Closed> {
         loop {
-            if let Some(position) = self.others.iter().position(|frame| frame["type"] == kind) {
-                return Ok(self.others.remove(position).expect("the position was just found"));
+            if let Some(frame) = self.take_frame(kind) {
+                return Ok(frame);
             }
             let what = format!("frame {kind} for {}", self.name);
             self.read(&what).await?;
         }
+    }
+
+    /// A frame of this type that has arrived already.
+    pub(crate) fn take_frame(&mut self, kind: &str) -> Option<Value> {
+        let position = self.others.iter().position(|frame| frame["type"] == kind)?;
+        self.others.remove(position)
     }
 
     /// Reads until the connection is closed; frames before that can still be asked for.
@@ -269,6 +279,22 @@ impl Client {
     pub(crate) async fn expect_close_code(&mut self, code: u16) {
         let closed = self.expect_close().await;
         assert_eq!(closed.code, Some(code), "{}: {closed:?}; other frames: {:?}", self.name, self.others);
+    }
+
+    /// Sends a ping and waits for its answer: what the server wrote before has arrived by then.
+    pub(crate) async fn round_trip(&mut self) {
+        self.send(json!({ "type": "ping", "ref": "round-trip" })).await;
+        self.expect_frame("pong").await;
+    }
+
+    /// Messages that have arrived and were not asked for yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Time since the server was heard last.
+    pub(crate) fn silence(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// How the connection ended, if it did.
@@ -330,7 +356,9 @@ impl Client {
         if let Some(closed) = &self.closed {
             return Err(closed.clone());
         }
-        let closed = match within(what, self.socket.next()).await {
+        let next = within(what, self.socket.next()).await;
+        self.heard = Instant::now();
+        let closed = match next {
             Some(Ok(tungstenite::Message::Text(text))) => {
                 self.largest_frame = self.largest_frame.max(text.len());
                 self.sort(text.as_str()).await;

@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod folder;
+pub(crate) mod follower;
 pub(crate) mod node;
 pub(crate) mod port;
 pub(crate) mod process;
@@ -16,6 +17,7 @@ pub(crate) mod token;
 pub(crate) mod wait;
 
 pub(crate) use client::{Client, ConnectOptions, Message};
+pub(crate) use follower::Follower;
 pub(crate) use node::{Node, NodeOptions};
 pub(crate) use proxy::TcpProxy;
 pub(crate) use raw::RawSocket;

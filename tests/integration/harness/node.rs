@@ -100,7 +100,7 @@ impl Node {
         let mut env = vec![
             ("HOMING_API_KEY".to_owned(), API_KEY.to_owned()),
             ("HOMING_JWT_SECRET".to_owned(), SECRET.to_owned()),
-            ("HOMING_LOG".to_owned(), "homing=debug".to_owned()),
+            ("HOMING_LOG_LEVEL".to_owned(), "info,homing=debug".to_owned()),
         ];
         env.extend(options.env);
         let name = format!("homing on {listen}");
