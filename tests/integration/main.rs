@@ -6,5 +6,12 @@
 // A test prints what it measured, and the logs of its processes when it fails.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod delivery;
+mod frames;
 mod functions;
 mod harness;
+mod raw_producers;
+mod redis_loss;
+mod slow_clients;
+mod takeover;
+mod tokens;

@@ -188,7 +188,8 @@ impl RawSocket {
         Some(answer)
     }
 
-    async fn read_head(&mut self) -> Option<String> {
+    /// Reads the head of an HTTP answer; `None` if the peer closed first.
+    pub(crate) async fn read_head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head: Vec<u8> = self.buffer.drain(..end + 4).collect();

@@ -1,0 +1,121 @@
+//! Clients that read slowly, never ack, or send too much: Redis is the buffer, and nobody else pays.
+
+use serde_json::json;
+
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions};
+
+/// Resident memory of a process, in bytes.
+fn resident_bytes(pid: u32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("the process runs on Linux");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has a second number");
+    pages * 4_096
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_buffered_in_redis_and_gets_everything_in_the_end() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default()).await;
+    let options = ConnectOptions { window: Some(1_024), receive_buffer: Some(4_096), ..ConnectOptions::default() };
+    let mut slow = Client::connect(&node, "slow", "d", options).await;
+    let mut quick = Client::connect(&node, "quick", "d", ConnectOptions::default()).await;
+    let before = resident_bytes(node.pid());
+    let mut ids = Vec::new();
+    for round in 0..20 {
+        ids.extend(
+            redis.publish_all("slow", (0..50).map(|number| format!("{round}-{number}-{}", "x".repeat(60_000)))).await,
+        );
+        let id = redis.publish("quick", "1").await;
+        assert_eq!(quick.next_message().await.id, id, "others are not delayed");
+        quick.ack(&[id]).await;
+    }
+    // 1,000 messages, 60 MB. In flight: at most 1 MiB by contract, and what one read may overshoot.
+    let pending = redis.pending("slow", "d").await;
+    assert!((1..=40).contains(&pending), "{pending} messages were read for a client that reads nothing");
+    let grown = resident_bytes(node.pid()).saturating_sub(before);
+    assert!(grown < 32 * 1024 * 1024, "the node grew by {grown} bytes");
+    for id in &ids {
+        let message = slow.next_message().await;
+        assert_eq!(message.id, *id);
+        slow.ack(&[id]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_acks_gets_its_window_again_and_again_and_nothing_else() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("ack_timeout", "150ms").set("ack_timeout_max", "300ms");
+    let node = Node::start(&redis, options).await;
+    let options = ConnectOptions { window: Some(4), confirm: true, ..ConnectOptions::default() };
+    let mut client = Client::connect(&node, "alice", "d", options).await;
+    let ids = redis.publish_all("alice", (0..100).map(|number| number.to_string())).await;
+    let mut attempts = [0; 4];
+    while attempts.iter().any(|attempt| *attempt < 4) {
+        let message = client.next_message().await;
+        let position = ids.iter().position(|id| *id == message.id).expect("it was published");
+        assert!(position < 4, "beyond the window");
+        assert!(message.attempt > attempts[position], "attempts grow");
+        attempts[position] = message.attempt;
+    }
+    assert_eq!(redis.pending("alice", "d").await, 4);
+    assert_eq!(redis.inbox_length("alice").await, 100);
+    // It comes to its senses.
+    for id in &ids {
+        loop {
+            let message = client.next_message().await;
+            client.ack(&[&message.id]).await;
+            if message.id == *id {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_many_frames_is_closed_and_told_when_to_return() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("frames_per_second", "10").set("frames_burst", "50");
+    let node = Node::start(&redis, options).await;
+    let mut loud = Client::connect(&node, "loud", "d", ConnectOptions::default()).await;
+    let mut calm = Client::connect(&node, "calm", "d", ConnectOptions::default()).await;
+    for _ in 0..200 {
+        loud.send(json!({ "type": "ping" })).await;
+    }
+    loud.expect_close_code(4129).await;
+    let error = loud.take_frame("error").expect("it was told why");
+    assert_eq!(error["code"], "rate_limited");
+    assert!(error["retry_after_ms"].is_u64(), "{error}");
+    calm.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_in_the_middle_of_a_large_backlog_can_return() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default()).await;
+    let ids = redis.publish_all("alice", (0..200).map(|number| format!("{number}-{}", "x".repeat(20_000)))).await;
+    for _ in 0..5 {
+        let options = ConnectOptions { receive_buffer: Some(4_096), ..ConnectOptions::default() };
+        let mut client = Client::connect(&node, "alice", "d", options).await;
+        client.next_message().await;
+        client.reset();
+    }
+    let mut client = Client::connect(&node, "alice", "d", ConnectOptions::default()).await;
+    for id in &ids {
+        assert_eq!(client.next_message().await.id, *id);
+        client.ack(&[id]).await;
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_sessions_a_node_may_hold_a_client_is_refused_and_the_others_stay() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default().set("sessions_max", "3")).await;
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        clients.push(Client::connect(&node, &format!("u{number}"), "d", ConnectOptions::default()).await);
+    }
+    let refused = Client::try_connect(node.address(), "u3", "d", ConnectOptions::default()).await;
+    assert!(refused.is_err());
+    for client in &mut clients {
+        client.round_trip().await;
+    }
+}
