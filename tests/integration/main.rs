@@ -7,10 +7,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod delivery;
+mod embedded;
 mod frames;
 mod functions;
 mod harness;
+mod http;
 mod raw_producers;
+mod real_input;
 mod redis_loss;
 mod slow_clients;
 mod takeover;

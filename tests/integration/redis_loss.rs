@@ -250,7 +250,7 @@ async fn a_paused_redis_answers_unknown_and_a_retry_with_a_key_publishes_once() 
     redis.resume();
     let id = publish_surely(&node, "alice", "k").await;
     let message = client.next_message().await;
-    assert_eq!((message.id, message.json()), (id, json!("once")), "the first body wins");
+    assert_eq!((&message.id, message.json()), (&id, json!("once")), "the first body wins");
     publish_surely(&node, "alice", "marker").await;
     assert_eq!(client.messages_until("marker").await.len(), 1);
 }

@@ -185,6 +185,24 @@ async fn reads_whose_answers_are_lost_are_delivered_later() {
     node.wait_readyz(200).await;
 }
 
+// Answers that come 50 ms late keep many commands in flight at a time: order and acks must not suffer.
+#[tokio::test]
+async fn a_redis_that_is_far_away_changes_nothing_but_the_time() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = TcpProxy::start(redis.address()).await;
+    let node = Node::start(&redis, NodeOptions::default().redis_url(proxy.redis_url())).await;
+    proxy.set(Weather::Late(Duration::from_millis(50)));
+    let follower = Follower::start(&[node.address()], "alice", "web-1");
+    follower.connected().await;
+    let mut ids = Vec::new();
+    for round in 0..20 {
+        ids.extend(redis.publish_all("alice", (0..20).map(|number| format!("{round}:{number}"))).await);
+    }
+    let seen = follower.finish(&redis, "alice", "web-1", ids.len()).await;
+    seen.assert_complete(&ids);
+    assert_eq!(seen.deliveries, 400, "nothing was delivered twice");
+}
+
 #[tokio::test]
 async fn a_node_that_is_cut_off_from_redis_is_not_ready_and_keeps_its_sockets() {
     let redis = Redis::start(RedisOptions::default()).await;

@@ -52,7 +52,7 @@ async fn a_forged_token_is_refused() {
         assert_eq!(refusal.error["code"], "unauthorized", "{name}");
         assert!(!refusal.error.to_string().contains(SECRET), "{name}");
     }
-    Client::connect(&node, "alice", "d", with(encoded)).await;
+    Client::connect(&node, "alice", "d", with(encoded.clone())).await;
     assert!(!node.output().contains(SECRET), "no secret in the log");
     assert!(!node.output().contains(signature), "no token in the log");
 }

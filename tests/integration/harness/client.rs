@@ -302,11 +302,6 @@ impl Client {
         self.closed.as_ref()
     }
 
-    /// Frames other than messages that nobody asked for yet.
-    pub(crate) fn other_frames(&self) -> &VecDeque<Value> {
-        &self.others
-    }
-
     pub(crate) async fn ack(&mut self, ids: &[impl AsRef<str>]) {
         let ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
         self.send(json!({ "type": "ack", "ids": ids })).await;

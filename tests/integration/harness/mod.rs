@@ -16,11 +16,11 @@ pub(crate) mod redis_server;
 pub(crate) mod token;
 pub(crate) mod wait;
 
-pub(crate) use client::{Client, ConnectOptions, Message};
+pub(crate) use client::{Client, ConnectOptions};
 pub(crate) use follower::Follower;
 pub(crate) use node::{Node, NodeOptions};
 pub(crate) use proxy::TcpProxy;
 pub(crate) use raw::RawSocket;
 pub(crate) use redis_server::{Redis, RedisOptions};
 pub(crate) use token::Token;
-pub(crate) use wait::{DEADLINE, eventually, within};
+pub(crate) use wait::{eventually, within};

@@ -87,7 +87,10 @@ impl Node {
         let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut args = vec!["serve".to_owned()];
-        args.extend(["--listen".to_owned(), listen.to_string(), "--admin-listen".to_owned(), admin.to_string()]);
+        if !options.args.contains(&"--listen".to_owned()) {
+            args.extend(["--listen".to_owned(), listen.to_string()]);
+        }
+        args.extend(["--admin-listen".to_owned(), admin.to_string()]);
         match options.redis {
             RedisAt::Server => {
                 let redis = redis.expect("a node without a server of the test has another Redis in its options");
@@ -160,6 +163,11 @@ impl Node {
 
     pub(crate) fn sigterm(&self) {
         self.process.signal(Signal::TERM);
+    }
+
+    /// Whether the process has ended, and how.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
     }
 
     pub(crate) async fn wait_exit(&mut self) -> ExitStatus {

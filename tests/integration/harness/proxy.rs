@@ -51,10 +51,6 @@ impl TcpProxy {
         Self { address, weather, resets, task }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// The URL of a Redis behind this proxy.
     pub(crate) fn redis_url(&self) -> String {
         format!("redis://{}/0", self.address)

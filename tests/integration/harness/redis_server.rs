@@ -149,10 +149,6 @@ impl Redis {
         self.process.signal(Signal::CONT);
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     async fn wait_ready(&mut self) {
         eventually("redis-server answers PING", async || {
             self.process.assert_running();

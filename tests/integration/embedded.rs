@@ -1,0 +1,190 @@
+//! `serve` without `--redis`: its private Redis lives and dies with it, and no two servers share one log.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::folder::Folder;
+use crate::harness::node::RedisAt;
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, eventually};
+
+fn confirming() -> ConnectOptions {
+    ConnectOptions { confirm: true, ..ConnectOptions::default() }
+}
+
+/// Pids of the `redis-server` processes that work in this folder.
+fn redis_servers_of(folder: &Folder) -> Vec<u32> {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("this test runs on Linux").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let is_redis =
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("redis-server"));
+        let works_here =
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|path| path.starts_with(folder.path()));
+        if is_redis && works_here {
+            pids.push(pid);
+        }
+    }
+    pids
+}
+
+fn kill9(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid of this test");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a process of this test's own folder");
+}
+
+#[tokio::test]
+async fn an_embedded_redis_keeps_messages_over_a_clean_restart() {
+    let folder = Folder::new("data");
+    let data = folder.path().join("homing-data");
+    let mut node = Node::start_embedded(data.clone(), NodeOptions::default().set("drain_pause", "0s")).await;
+    let id = node.publish("alice", json!("kept")).await;
+    node.sigterm();
+    assert!(node.wait_exit().await.success());
+    eventually("its Redis is gone", async || redis_servers_of(&folder).is_empty().then_some(())).await;
+
+    let node = Node::start_embedded(data, NodeOptions::default()).await;
+    let mut client = Client::connect(&node, "alice", "d", confirming()).await;
+    let message = client.next_message().await;
+    assert_eq!((&message.id, message.json()), (&id, json!("kept")));
+}
+
+#[tokio::test]
+async fn a_killed_server_takes_its_redis_with_it_and_loses_nothing() {
+    let folder = Folder::new("data");
+    let data = folder.path().join("homing-data");
+    let mut node = Node::start_embedded(data.clone(), NodeOptions::default()).await;
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        ids.push(node.publish("alice", json!(number)).await);
+    }
+    let mut client = Client::connect(&node, "alice", "d", confirming()).await;
+    client.next_messages(10).await;
+    client.ack_confirmed(&ids[..10]).await;
+    assert_eq!(redis_servers_of(&folder).len(), 1);
+    node.kill9();
+    eventually("its Redis is gone", async || redis_servers_of(&folder).is_empty().then_some(())).await;
+
+    let node = Node::start_embedded(data, NodeOptions::default()).await;
+    let mut client = Client::connect(&node, "alice", "d", confirming()).await;
+    for id in &ids[10..] {
+        assert_eq!(client.next_message().await.id, *id);
+        client.ack(&[id]).await;
+    }
+}
+
+// Two servers that append to one log destroy it.
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
+    let folder = Folder::new("data");
+    let data = folder.path().join("homing-data");
+    let first = Node::start_embedded(data.clone(), NodeOptions::default()).await;
+    let options = NodeOptions { redis: RedisAt::Embedded(data.clone()), ..NodeOptions::default() };
+    let mut second = Node::launch(None, options);
+    let status = second.wait_exit().await;
+    assert!(!status.success());
+    assert!(second.output().contains("homing-data"), "{}", second.output());
+    assert_eq!(redis_servers_of(&folder).len(), 1);
+    first.publish("alice", json!(1)).await;
+}
+
+// The lock is held by the Redis child as well: its log is safe even while a killed server's child still dies.
+#[tokio::test]
+async fn a_server_that_starts_right_after_a_kill_finds_its_data_whole() {
+    let folder = Folder::new("data");
+    let data = folder.path().join("homing-data");
+    for round in 0..3 {
+        let mut node = loop {
+            let options = NodeOptions { redis: RedisAt::Embedded(data.clone()), ..NodeOptions::default() };
+            let mut node = Node::launch(None, options);
+            let up = eventually("it starts or refuses", async || match node.exited() {
+                Some(_) => Some(false),
+                None => (node.readyz().await == Some(200)).then_some(true),
+            })
+            .await;
+            if up {
+                break node;
+            }
+        };
+        node.publish("alice", json!(round)).await;
+        node.kill9();
+    }
+    eventually("the last Redis is gone", async || redis_servers_of(&folder).is_empty().then_some(())).await;
+    let node = Node::start_embedded(data, NodeOptions::default()).await;
+    let mut client = Client::connect(&node, "alice", "d", confirming()).await;
+    let data: Vec<_> = client.next_messages(3).await.iter().map(|message| message.json()).collect();
+    assert_eq!(data, [json!(0), json!(1), json!(2)]);
+}
+
+#[tokio::test]
+async fn an_embedded_redis_that_dies_is_started_again() {
+    let folder = Folder::new("data");
+    let node = Node::start_embedded(folder.path().join("homing-data"), NodeOptions::default()).await;
+    let mut client = Client::connect(&node, "alice", "d", confirming()).await;
+    let id = node.publish("alice", json!("before")).await;
+    let before = redis_servers_of(&folder);
+    kill9(before[0]);
+    eventually("another Redis runs", async || {
+        let now = redis_servers_of(&folder);
+        (now.len() == 1 && now != before).then_some(())
+    })
+    .await;
+    node.wait_readyz(200).await;
+    loop {
+        let message = client.next_message().await;
+        assert_eq!(message.id, id);
+        if message.attempt > 1 {
+            break;
+        }
+    }
+    client.ack_confirmed(&[&id]).await;
+    node.publish("alice", json!("after")).await;
+    assert_eq!(client.next_message().await.json(), "after");
+}
+
+#[tokio::test]
+async fn a_server_without_secrets_refuses_to_start() {
+    let folder = Folder::new("data");
+    for missing in ["HOMING_API_KEY", "HOMING_JWT_SECRET"] {
+        for value in ["", "too short"] {
+            let mut options =
+                NodeOptions { redis: RedisAt::Embedded(folder.path().join("d")), ..NodeOptions::default() };
+            options.env.push((missing.to_owned(), value.to_owned()));
+            let mut node = Node::launch(None, options);
+            let status = node.wait_exit_within(Duration::from_secs(10)).await;
+            assert!(!status.success());
+            assert!(node.output().contains(missing), "{}", node.output());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_development_server_says_what_to_type_next() {
+    let folder = Folder::new("data");
+    let options = NodeOptions { args: vec!["--dev".to_owned()], ..NodeOptions::default() };
+    let node = Node::start_embedded(folder.path().join("homing-data"), options).await;
+    let output = node.output();
+    for word in ["curl", "listen", "alice", &node.address().to_string()] {
+        assert!(output.contains(word), "no {word} in:\n{output}");
+    }
+    assert!(output.lines().count() < 60, "it fits a screen");
+    // A page of another site must not reach a server that anybody may use.
+    let request = "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    let answer = crate::harness::raw::raw_http(node.address(), request.as_bytes()).await.expect("an answer");
+    assert!((400..500).contains(&answer.status), "{}", answer.head);
+    let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", node.address());
+    let answer = crate::harness::raw::raw_http(node.address(), request.as_bytes()).await.expect("an answer");
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_a_readable_error() {
+    let folder = Folder::new("data");
+    let first = Node::start_embedded(folder.path().join("one"), NodeOptions::default()).await;
+    let mut options = NodeOptions { redis: RedisAt::Embedded(folder.path().join("two")), ..NodeOptions::default() };
+    options.args = vec!["--listen".to_owned(), first.address().to_string()];
+    let mut second = Node::launch(None, options);
+    assert!(!second.wait_exit().await.success());
+    eventually("no Redis of the refused server is left", async || (redis_servers_of(&folder).len() == 1).then_some(()))
+        .await;
+}
