@@ -15,6 +15,9 @@ async fn redis_and_node() -> (Redis, Node) {
     (redis, node)
 }
 
+/// Name, method, path, body (none if null), status, and the codes of which one is expected.
+type BadRequest<'a> = (&'a str, Method, &'a str, Value, u16, &'a [&'a str]);
+
 /// Checks the form that every problem document has.
 fn assert_problem(name: &str, status: u16, problem: &Value) {
     assert_eq!(problem["status"], json!(status), "{name}: {problem}");
@@ -28,7 +31,8 @@ async fn a_bad_request_is_answered_by_a_problem_document_with_a_code() {
     let (redis, node) = redis_and_node().await;
     let messages = "/v1/users/alice/messages";
     let long = "x".repeat(65 * 1024);
-    let table: Vec<(&str, Method, &str, Value, u16, &[&str])> = vec![
+    let long_user = format!("/v1/users/{}", "x".repeat(256));
+    let table: Vec<BadRequest> = vec![
         ("unknown path", Method::GET, "/v1/nothing", Value::Null, 404, &["not_found"]),
         ("unknown method", Method::PUT, messages, json!({}), 405, &["method_not_allowed"]),
         ("unknown member", Method::POST, messages, json!({ "data": 1, "colour": 1 }), 400, &["bad_value", "malformed"]),
@@ -82,7 +86,7 @@ async fn a_bad_request_is_answered_by_a_problem_document_with_a_code() {
         ("bad user", Method::POST, "/v1/users/no%20spaces/messages", json!({ "data": 1 }), 400, &["bad_name"]),
         ("braces", Method::POST, "/v1/users/%7Ba%7D/messages", json!({ "data": 1 }), 400, &["bad_name"]),
         ("slash", Method::GET, "/v1/users/a%2Fb", Value::Null, 400, &["bad_name"]),
-        ("long user", Method::GET, &*format!("/v1/users/{}", "x".repeat(256)).leak(), Value::Null, 400, &["bad_name"]),
+        ("long user", Method::GET, &long_user, Value::Null, 400, &["bad_name"]),
         ("bad device", Method::DELETE, "/v1/users/a/devices/%23incarnation", Value::Null, 400, &["bad_name"]),
         ("bad limit", Method::GET, "/v1/users/a/messages?limit=-1", Value::Null, 400, &["bad_value"]),
         ("bad cursor", Method::GET, "/v1/users/a/messages?cursor=x", Value::Null, 400, &["bad_value"]),

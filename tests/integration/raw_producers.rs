@@ -162,7 +162,7 @@ async fn explicit_ids_are_delivered_in_their_order_up_to_the_last_one() {
 
 #[tokio::test]
 async fn entries_that_others_delete_or_trim_are_counted_and_hold_up_nothing() {
-    let mut scene = Scene::start().await;
+    let scene = Scene::start().await;
     let options = ConnectOptions { window: Some(1), ..ConnectOptions::default() };
     let mut slow = Client::connect(&scene.node, "alice", "slow", options).await;
     let ids = scene.redis.publish_all("alice", (0..5).map(|number| number.to_string())).await;

@@ -29,6 +29,9 @@ const USER: &str = "alice";
 /// The primary epoch of most tests.
 const PRIMARY: &str = "1";
 
+/// An entry as Redis answers it: its id, and what a test does not look at.
+type Entry = (String, Value);
+
 /// A Redis with the library loaded, and one user's keys.
 struct Library {
     redis: Redis,
@@ -94,7 +97,7 @@ impl Library {
     async fn read(&mut self, device: &str, count: usize) -> Vec<String> {
         let (inbox, count) = (self.inbox.clone(), count.to_string());
         let words = ["XREADGROUP", "GROUP", device, CONSUMER, "COUNT", &count, "STREAMS", &inbox, ">"];
-        let reply: Option<Vec<(String, Vec<(String, Value)>)>> = self.query(&words).await;
+        let reply: Option<Vec<(String, Vec<Entry>)>> = self.query(&words).await;
         reply.into_iter().flatten().flat_map(|(_, entries)| entries).map(|(id, _)| id).collect()
     }
 
@@ -108,7 +111,7 @@ impl Library {
     /// Ids in the inbox.
     async fn ids(&mut self) -> Vec<String> {
         let inbox = self.inbox.clone();
-        let entries: Vec<(String, Value)> = self.query(&["XRANGE", &inbox, "-", "+"]).await;
+        let entries: Vec<Entry> = self.query(&["XRANGE", &inbox, "-", "+"]).await;
         entries.into_iter().map(|(id, _)| id).collect()
     }
 
