@@ -39,7 +39,9 @@ impl HostPolicy {
         Err(Problem::new(ErrorCode::BadHost, "this server answers to loopback names only, because it runs with --dev"))
     }
 
-    fn allows(&self, host: &str) -> bool {
+    /// Whether a `Host` header names this machine.
+    #[must_use]
+    pub fn allows(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,

@@ -9,15 +9,18 @@ mod connection;
 mod embedded_redis;
 mod exit;
 mod greeting;
+mod health;
 mod inspect;
 mod listen;
 mod listener;
 mod migrate;
 mod node;
+mod page;
 mod pending;
 mod publish;
 mod serve;
 mod shutdown;
+mod threads;
 mod token;
 
 use std::process::ExitCode;

@@ -39,7 +39,7 @@ pub struct Gate {
     /// The shard.
     pub shard: ShardHandle,
     /// Client tokens.
-    pub verifier: Arc<TokenVerifier>,
+    pub verifier: TokenVerifier,
     /// Places for connections.
     pub slots: Slots,
     /// Time for the `connect` frame.
