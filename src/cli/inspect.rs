@@ -92,20 +92,22 @@ async fn user(options: &InspectOptions, config: &ClientConfig, store: Option<&St
 
 /// Prints what the server said, whatever members it has: a newer one may say more.
 fn lines(user: &Name, about: &Value) -> Result<(), Failure> {
-    print(format_args!("user {user}"))?;
-    for (name, value) in about.as_object().into_iter().flatten().filter(|(_, value)| !value.is_array()) {
-        print(format_args!("  {name}: {}", plain(value)))?;
-    }
-    for (name, list) in about.as_object().into_iter().flatten() {
-        for item in list.as_array().into_iter().flatten() {
-            let members: Vec<String> = match item.as_object() {
-                Some(members) => members.iter().map(|(name, value)| format!("{name}={}", plain(value))).collect(),
-                None => vec![plain(item)],
-            };
-            print(format_args!("  {}: {}", name.trim_end_matches('s'), members.join(" ")))?;
-        }
+    print(format_args!("user {user}, {} messages in the inbox", about["inbox_length"]))?;
+    for device in about["devices"].as_array().into_iter().flatten() {
+        let members = device.as_object().into_iter().flatten().filter(|(name, _)| *name != "device");
+        let members: Vec<String> = members.map(|(name, value)| member(name, value)).collect();
+        print(format_args!("device {}: {}", plain(&device["device"]), members.join(" ")))?;
     }
     Ok(())
+}
+
+/// Times for people: how long ago, or how long.
+fn member(name: &str, value: &Value) -> String {
+    match (value.as_u64(), name.strip_suffix("_seen_ms"), name.strip_suffix("_ms")) {
+        (Some(ms), Some(name), _) => format!("{name}_seen={}_ago", span(ms_since(ms))),
+        (Some(ms), None, Some(name)) => format!("{name}={}", span(ms)),
+        _ => format!("{name}={}", plain(value)),
+    }
 }
 
 async fn message(
@@ -149,9 +151,12 @@ fn plain(value: &Value) -> String {
 
 /// Ids that Redis makes begin with the time at which they were appended.
 fn age_ms(id: &str) -> u64 {
-    let appended_ms = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
+    ms_since(id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0))
+}
+
+fn ms_since(unix_ms: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(appended_ms)
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(unix_ms)
 }
 
 /// Coarse, for people: whole seconds, minutes, hours or days.

@@ -351,20 +351,5 @@ fn web_socket_url(url: &str) -> Result<String, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_form_of_the_address_leads_to_the_socket() {
-        for url in ["http://h:1", "ws://h:1", "ws://h:1/v1/ws"] {
-            assert_eq!(web_socket_url(url).unwrap(), "ws://h:1/v1/ws");
-        }
-        assert_eq!(web_socket_url("https://h").unwrap(), "wss://h/v1/ws");
-        assert!(web_socket_url("h:1").is_err());
-    }
-
-    #[test]
-    fn a_message_is_one_line_and_otherwise_untouched() {
-        assert_eq!(one_line("{\"data\":{\n\"a\":1.0}}"), "{\"data\":{ \"a\":1.0}}");
-    }
-}
+#[path = "listener_tests.rs"]
+mod tests;
