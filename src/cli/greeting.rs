@@ -59,7 +59,7 @@ Ctrl-C ends it.",
 }
 
 /// How to reach the same Redis by hand.
-fn redis_cli(redis: &redis::Client) -> String {
+pub(super) fn redis_cli(redis: &redis::Client) -> String {
     let info = redis.get_connection_info();
     let database = match info.redis_settings().db() {
         0 => String::new(),

@@ -116,8 +116,9 @@ async fn serve(
             answers
         }),
     });
+    let page = super::page::routes(config, &store);
     let acceptor = Acceptor::new(AcceptConfig {
-        router: api::public_router(api_state(&shared, store), super::page::routes(config)),
+        router: api::public_router(api_state(&shared, store), page),
         gate: Some(gate),
         slots: shared.slots.clone(),
         header_timeout: config.limits.header_timeout,

@@ -14,8 +14,10 @@ use homing_protocol::name::Name;
 
 pub use session::DevSession;
 
+use crate::auth::SignError;
+
 /// Makes credentials for a user.
-pub type MakeSession = Arc<dyn Fn(&Name) -> DevSession + Send + Sync>;
+pub type MakeSession = Arc<dyn Fn(&Name) -> Result<DevSession, SignError> + Send + Sync>;
 
 /// `GET /` and `GET /dev/session`. To be served in `--dev` only, where foreign `Host` headers are refused before.
 pub fn router(make_session: MakeSession) -> Router {

@@ -17,8 +17,12 @@ use super::MakeSession;
 pub struct DevSession {
     /// A client token of the user.
     pub token: String,
-    /// An API key with the scope `publish`.
-    pub api_key: String,
+    /// An API key with the scope `publish`, if this node made one itself.
+    pub api_key: Option<String>,
+    /// The command that reaches the same Redis, for the page's example.
+    pub redis_cli: String,
+    /// The key of the user's inbox, for the same.
+    pub inbox: String,
 }
 
 #[derive(Deserialize)]
@@ -39,13 +43,16 @@ pub(super) async fn answer(
         Ok(asked) => asked,
         Err(rejection) => return problem(StatusCode::BAD_REQUEST, ErrorCode::BadValue, &rejection.body_text()),
     };
-    match Name::parse(&user) {
-        Ok(user) => {
-            // Two texts always become JSON.
-            let text = serde_json::to_string(&make_session(&user)).unwrap_or_default();
-            response(StatusCode::OK, "application/json", text)
+    let user = match Name::parse(&user) {
+        Ok(user) => user,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, ErrorCode::BadName, &format!("'user': {error}")),
+    };
+    match make_session(&user) {
+        // Texts always become JSON.
+        Ok(session) => {
+            response(StatusCode::OK, "application/json", serde_json::to_string(&session).unwrap_or_default())
         }
-        Err(error) => problem(StatusCode::BAD_REQUEST, ErrorCode::BadName, &format!("'user': {error}")),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, &error.to_string()),
     }
 }
 
@@ -87,9 +94,13 @@ mod tests {
     use super::*;
 
     async fn status(path: &str, headers: &[(&str, &str)]) -> (u16, serde_json::Value) {
-        let router = super::super::router(Arc::new(|user: &Name| DevSession {
-            token: format!("token of {user}"),
-            api_key: "key".to_owned(),
+        let router = super::super::router(Arc::new(|user: &Name| {
+            Ok(DevSession {
+                token: format!("token of {user}"),
+                api_key: Some("key".to_owned()),
+                redis_cli: "redis-cli".to_owned(),
+                inbox: "inbox".to_owned(),
+            })
         }));
         let mut request = Request::builder().uri(path).header("host", "localhost:8080");
         for (name, value) in headers {
@@ -106,7 +117,9 @@ mod tests {
     async fn foreign_pages_get_no_credentials() {
         let path = "/dev/session?user=alice";
         let own = [("sec-fetch-site", "same-origin"), ("origin", "http://localhost:8080")];
-        assert_eq!(status(path, &own).await, (200, json!({"token": "token of alice", "api_key": "key"})));
+        let credentials =
+            json!({"token": "token of alice", "api_key": "key", "redis_cli": "redis-cli", "inbox": "inbox"});
+        assert_eq!(status(path, &own).await, (200, credentials));
         assert_eq!(status(path, &[]).await.0, 200);
         for foreign in [
             ("sec-fetch-site", "cross-site"),
