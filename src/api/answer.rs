@@ -1,4 +1,4 @@
-//! Answers in JSON.
+//! Answers in JSON: values, texts that are JSON already, and lists.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -22,4 +22,5 @@ pub use problem::Problem;
 pub use router::{ApiConfig, ApiState, admin_router, producer_router, public_router};
 
 #[cfg(test)]
+#[path = "api_tests.rs"]
 mod tests;

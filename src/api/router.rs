@@ -1,4 +1,4 @@
-//! Paths and methods.
+//! Which path and method leads to which call, on which listener.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use crate::publish::{Publisher, PublisherConfig};
 use crate::store::test_server::TestServer;
 use crate::store::{Function, Store};
 
+#[path = "bad_request_tests.rs"]
 mod bad_requests;
 
 const ALL: &str = "a-key-with-every-scope-0123456789abcdef";
