@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::telemetry::{Recorder, names};
 use crate::transport::{AcceptConfig, Acceptor, Slots, listen};
 
-/// Connections of the admin listener, and of a listener for producers.
+/// Connections that are no session, for each listener: requests of producers, probes, handshakes.
 const SIDE_CONNECTIONS_MAX: usize = 1_024;
 /// What is left of the grace period for the release of ownership and the last replies.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
@@ -55,6 +55,7 @@ pub(super) async fn run(config: &ServeConfig, store: Store, mut shutdown: Shutdo
         verifier: TokenVerifier::new(config.jwt.clone()),
         keys: ApiKeys::new(config.api_keys.clone()),
         slots: Slots::new(config.sessions_max),
+        side_slots: Slots::new(SIDE_CONNECTIONS_MAX),
         overfull,
         clock,
     });

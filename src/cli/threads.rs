@@ -36,7 +36,10 @@ pub(super) struct Shared {
     pub(super) health: Arc<NodeHealth>,
     pub(super) verifier: TokenVerifier,
     pub(super) keys: ApiKeys,
+    /// For sessions.
     pub(super) slots: Slots,
+    /// For connections of the public listener that are no session.
+    pub(super) side_slots: Slots,
     pub(super) overfull: mpsc::Sender<Name>,
     pub(super) clock: Instant,
 }
@@ -120,7 +123,7 @@ async fn serve(
     let acceptor = Acceptor::new(AcceptConfig {
         router: api::public_router(api_state(&shared, store), page),
         gate: Some(gate),
-        slots: shared.slots.clone(),
+        slots: shared.side_slots.clone(),
         header_timeout: config.limits.header_timeout,
     });
     let listener = tokio::net::TcpListener::from_std(listener).or_exit(Exit::Other)?;

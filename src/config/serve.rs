@@ -101,8 +101,8 @@ pub const DATA_DIR: &str = "./homing-data";
 pub const PREFIX: &str = "homing";
 /// Longest prefix: it stands in every key and every wake-up.
 const PREFIX_BYTES_MAX: usize = 64;
-/// Descriptors that are not for sessions: listeners, Redis, logs, HTTP requests.
-const DESCRIPTORS_RESERVED: u64 = 256;
+/// Descriptors that are not for sessions: listeners, Redis, logs, and connections for HTTP requests.
+const DESCRIPTORS_RESERVED: u64 = 1_536;
 /// Sessions if descriptors are not limited at all.
 const SESSIONS_MAX: u64 = 1_048_576;
 

@@ -288,7 +288,8 @@ fn recorded_generation(value: Value) -> Result<Option<u64>, StoreError> {
 /// What a session should make of an error.
 pub(super) fn failure(error: &StoreError) -> Failure {
     match error {
-        StoreError::Unavailable(_) | StoreError::FunctionMissing => Failure::Refused,
+        StoreError::Unavailable(_) => Failure::Refused,
+        StoreError::FunctionMissing => Failure::NotLoaded,
         StoreError::OutcomeUnknown(_) => Failure::Disconnected,
         StoreError::WrongType => Failure::WrongType,
         StoreError::NoGroup => Failure::NoGroup,

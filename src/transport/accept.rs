@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::gate::{self, Gate};
 use super::handshake::Refused;
 use super::opening::{self, Opening, OpeningError};
 use super::slots::{Slot, Slots};
-use super::socket::{self, Gate};
+use super::socket;
 use super::{http, upgrade};
 use crate::telemetry::names;
 
@@ -31,7 +32,7 @@ pub struct AcceptConfig {
     pub router: Router,
     /// `/v1/ws`; `None` on a listener without it.
     pub gate: Option<Arc<Gate>>,
-    /// Places for connections.
+    /// Places for connections that are no session (yet).
     pub slots: Slots,
     /// Time for the head of a request.
     pub header_timeout: Duration,
@@ -82,7 +83,7 @@ impl Acceptor {
             let refused = Refused {
                 status: 503,
                 code: ErrorCode::Overloaded,
-                detail: "this node holds as many connections as it may (sessions_max)",
+                detail: "this node holds as many connections beside sessions as it may; try again",
             };
             connections.spawn(async move { opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await });
             return;
@@ -119,10 +120,12 @@ async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping:
                 let refused = Refused { status: 403, code: ErrorCode::BadHost, detail: Gate::BAD_HOST };
                 return opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await;
             }
-            match head.accept() {
-                Ok(accepted) => {
+            match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {
+                Ok((accepted, place)) => {
+                    // From here on it counts as a session.
+                    drop(slot);
                     if stream.write_all(accepted.response().as_bytes()).await.is_ok() {
-                        tokio::spawn(socket::run(stream, rest, gate, accepted.token, slot));
+                        tokio::spawn(socket::run(stream, rest, gate, accepted.token, place));
                     }
                 }
                 Err(refused) => opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await,

@@ -5,6 +5,7 @@
 //! Invariants: nothing that a peer sends ends more than its own connection; every wait for a peer has a limit.
 
 mod accept;
+mod gate;
 mod handshake;
 mod http;
 mod listener;
@@ -15,6 +16,6 @@ mod socket;
 mod upgrade;
 
 pub use accept::{AcceptConfig, Acceptor};
+pub use gate::Gate;
 pub use listener::{ListenError, listen};
 pub use slots::Slots;
-pub use socket::Gate;

@@ -22,10 +22,11 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError,
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::slots::{Slot, Slots};
-use crate::auth::{Claims, TokenError, TokenVerifier};
+use super::gate::Gate;
+use super::slots::Slot;
+use crate::auth::{Claims, TokenError};
 use crate::delivery::outlet::{Outgoing, Outlet};
-use crate::delivery::{Renewal, SessionKey, ShardHandle};
+use crate::delivery::{Renewal, SessionKey};
 
 /// Bytes that a connection reads at once, and keeps as a buffer all its life.
 const READ_BUFFER_BYTES: usize = 1_024;
@@ -33,35 +34,6 @@ const READ_BUFFER_BYTES: usize = 1_024;
 const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Time for a client to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What every connection of a shard needs to get in.
-pub struct Gate {
-    /// The shard.
-    pub shard: ShardHandle,
-    /// Client tokens.
-    pub verifier: TokenVerifier,
-    /// Places for connections.
-    pub slots: Slots,
-    /// Time for the `connect` frame.
-    pub connect_timeout: Duration,
-    /// Which `Host` headers are answered; all if `None`.
-    pub hosts: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
-}
-
-impl Gate {
-    /// Why a request was refused by its `Host` header.
-    pub(super) const BAD_HOST: &'static str = "this development server answers to loopback names only";
-
-    /// Whether a request with this `Host` header is answered. A page of another site that made a browser resolve its
-    /// name to loopback would send that name.
-    pub(super) fn answers_to(&self, host: Option<&str>) -> bool {
-        self.hosts.as_ref().is_none_or(|answers| host.is_some_and(|host| answers(host)))
-    }
-
-    pub(super) fn slots(&self) -> &Slots {
-        &self.slots
-    }
-}
 
 type Socket = WebSocketStream<TcpStream>;
 

@@ -12,9 +12,11 @@ use homing_protocol::code::ErrorCode;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
+use super::gate::{self, Gate};
 use super::handshake::{Accepted, Head, Refused};
 use super::prefixed::Prefixed;
-use super::socket::{self, Gate};
+use super::slots::Slot;
+use super::socket;
 
 /// Adds the route.
 pub(super) fn route(router: Router, gate: Arc<Gate>) -> Router {
@@ -30,10 +32,11 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     if !gate.answers_to(host) {
         return refuse(Refused { status: 403, code: ErrorCode::BadHost, detail: Gate::BAD_HOST });
     }
-    let accepted = match head.accept() {
-        Ok(accepted) => accepted,
-        Err(refused) => return refuse(refused),
-    };
+    let (accepted, place) =
+        match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {
+            Ok(accepted) => accepted,
+            Err(refused) => return refuse(refused),
+        };
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         let detail = "this connection cannot be upgraded";
         return refuse(Refused { status: 426, code: ErrorCode::UpgradeRequired, detail });
@@ -42,20 +45,18 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     tokio::spawn(async move {
         // A client that goes away instead has nothing to lose yet.
         let Ok(upgraded) = upgrade.await else { return };
-        run(upgraded, gate, accepted.token).await;
+        run(upgraded, gate, accepted.token, place).await;
     });
     response
 }
 
-async fn run(upgraded: Upgraded, gate: Arc<Gate>, token: Option<Box<str>>) {
+async fn run(upgraded: Upgraded, gate: Arc<Gate>, token: Option<Box<str>>, place: Slot) {
     // Every connection of this server is one.
     let Ok(parts) = upgraded.downcast::<TokioIo<Prefixed>>() else { return };
     let (unread, stream) = parts.io.into_inner().into_parts();
     let mut rest = parts.read_buf.to_vec();
     rest.extend_from_slice(&unread);
-    // Its place was given back by the HTTP connection: take one for the session.
-    let Some(slot) = gate.slots().take() else { return };
-    socket::run(stream, rest.into(), gate, token, slot).await;
+    socket::run(stream, rest.into(), gate, token, place).await;
 }
 
 fn switch(accepted: &Accepted) -> Response<Body> {

@@ -10,6 +10,8 @@ use crate::id::EntryId;
 
 /// Times after an attach at which hints that were lost around it are made good; later the regular sweep does.
 const EARLY_SWEEPS_MS: [u64; 4] = [1_000, 2_000, 4_000, 8_000];
+/// Pause after a function was missing: time to load it.
+const NOT_LOADED_PAUSE_MS: u64 = 50;
 /// Of no server: the device existed before the primary epoch changed.
 const NO_EPOCH: &str = "0.0";
 /// Pause after Redis refused a session's commands.
@@ -234,6 +236,9 @@ impl Session {
         }
         if matches!(failure, Failure::Refused | Failure::Unexpected) {
             self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS;
+        }
+        if failure == Failure::NotLoaded {
+            self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS;
         }
         match command {
             Command::Attach(request) => self.handle_attach_failed(request.mode, failure, actions),

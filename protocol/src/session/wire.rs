@@ -274,6 +274,8 @@ pub enum Failure {
     Disconnected,
     /// Redis refuses for now.
     Refused,
+    /// The functions are not loaded; they will be in a moment.
+    NotLoaded,
     /// No such stream or group.
     NoGroup,
     /// The inbox is no stream.
