@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build redis
+.PHONY: help run build check test redis
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -10,6 +10,16 @@ run: redis build ## Run a node for development: private Redis in ./homing-data, 
 
 build: ## Build the release binary, target/release/homing
 	cargo build --release --locked
+
+check: ## What a change must pass before its tests: format, lints, licences, documentation, tidiness
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --locked check licenses bans sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo test --locked --test tidy
+
+test: redis ## Every test: units, properties, and integration on real redis-server and homing processes
+	cargo test --workspace --locked
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \

@@ -111,6 +111,7 @@ fn known_series(labels: &[Label]) -> Vec<Vec<metrics::Label>> {
 /// and even if nobody ever scrapes.
 fn keep_up(handle: PrometheusHandle) {
     let upkeep = move || loop {
+        #[expect(clippy::disallowed_methods, reason = "a thread of its own")]
         thread::sleep(UPKEEP);
         handle.run_upkeep();
     };

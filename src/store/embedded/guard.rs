@@ -167,6 +167,7 @@ fn lock(data_dir: &Path) -> Result<File, EmbeddedError> {
                 if is_elsewhere || Instant::now() > deadline {
                     return Err(EmbeddedError::InUse { data_dir: data_dir.to_owned(), pid });
                 }
+                #[expect(clippy::disallowed_methods, reason = "before this process has a runtime")]
                 std::thread::sleep(LOCK_PAUSE);
             }
             Err(error) => return Err(EmbeddedError::io(&path)(error.into())),
