@@ -6,6 +6,7 @@
 
 pub mod close;
 pub mod code;
+pub mod depth;
 pub mod frame;
 pub mod id;
 pub mod limits;

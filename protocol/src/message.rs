@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::value::RawValue;
 
+use crate::depth;
 use crate::frame::server::{push_display, push_string};
 use crate::id::EntryId;
 use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
@@ -157,33 +158,7 @@ fn push_data(text: &mut String, data: &[u8], kind: Option<&[u8]>) {
 #[must_use]
 pub fn json(data: &[u8]) -> Option<&str> {
     let raw: &RawValue = serde_json::from_slice(data).ok()?;
-    (depth(raw.get()) <= JSON_DEPTH_MAX).then(|| raw.get())
-}
-
-/// Levels of nesting of a valid JSON text. serde_json skips a value without recursion, and so without a limit.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
+    depth::is_within(raw.get(), JSON_DEPTH_MAX).then(|| raw.get())
 }
 
 #[cfg(test)]

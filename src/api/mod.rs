@@ -19,7 +19,7 @@ mod users;
 pub use health::{AdminState, Health};
 pub use host::HostPolicy;
 pub use problem::Problem;
-pub use router::{ApiConfig, ApiState, admin_router, producer_router, public_router};
+pub use router::{ApiConfig, ApiState, admin_router, client_router, producer_router, public_router};
 
 #[cfg(test)]
 #[path = "api_tests.rs"]

@@ -59,6 +59,11 @@ pub fn public_router(state: ApiState, others: Router) -> Router {
     finish(routes, state.config.hosts)
 }
 
+/// The public listener when the producers' calls have one of their own: health and `others`.
+pub fn client_router(state: ApiState, others: Router) -> Router {
+    finish(health_routes(state.health).merge(others), state.config.hosts)
+}
+
 /// The admin listener: health with details, and metrics.
 pub fn admin_router(state: AdminState) -> Router {
     let routes = Router::new()

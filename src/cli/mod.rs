@@ -18,6 +18,7 @@ mod node;
 mod page;
 mod pending;
 mod publish;
+mod reload;
 mod serve;
 mod shutdown;
 mod threads;

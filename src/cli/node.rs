@@ -11,6 +11,7 @@ use tracing::info;
 use super::exit::{Exit, Failure, OrExit as _};
 use super::greeting::greeting;
 use super::health::NodeHealth;
+use super::reload::Reload;
 use super::shutdown::{Shutdown, Stage};
 use super::threads::{self, Shared, Threads};
 use crate::api::{self, AdminState};
@@ -30,7 +31,12 @@ const SIDE_CONNECTIONS_MAX: usize = 1_024;
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Runs the node until `shutdown` begins, then drains it.
-pub(super) async fn run(config: &ServeConfig, store: Store, mut shutdown: Shutdown) -> Result<(), Failure> {
+pub(super) async fn run(
+    config: &ServeConfig,
+    store: Store,
+    reload: Reload,
+    mut shutdown: Shutdown,
+) -> Result<(), Failure> {
     // Before any handle of a metric is made.
     let recorder = Recorder::install();
     let public = listen(config.listen).or_exit(Exit::InUse)?;
@@ -59,10 +65,10 @@ pub(super) async fn run(config: &ServeConfig, store: Store, mut shutdown: Shutdo
         overfull,
         clock,
     });
+    let mut side: Vec<JoinHandle<()>> = vec![tokio::spawn(reload.run(shared.keys.clone())?)];
     metrics::gauge!(names::SESSIONS_MAX).set(config.sessions_max as f64);
 
     let threads = Threads::start(&shared, public, &stopping, &closing)?;
-    let mut side: Vec<JoinHandle<()>> = Vec::new();
     let admin_state = AdminState { health: shared.health.clone(), render_metrics: Arc::new(move || recorder.render()) };
     side.push(accept(admin, api::admin_router(admin_state), config, &ending)?);
     if let Some(producers) = producers {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure, OrExit as _};
 use super::node;
+use super::reload::Reload;
 use super::shutdown::Shutdown;
 use crate::config::{Host, LogFormat, RedisChoice, ServeConfig, ServeOptions};
 use crate::store::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
@@ -33,17 +34,18 @@ const REDIS_WAIT_PAUSE: Duration = Duration::from_millis(500);
 /// Runs a node to its end.
 pub(super) fn serve(options: ServeOptions) -> Result<(), Failure> {
     raise_descriptor_limit();
+    let reload = Reload::new(options.clone());
     let config = ServeConfig::resolve(options, &Host::current()).or_exit(Exit::Configuration)?;
     let format = match config.log_format {
         LogFormat::Json => logs::LogFormat::Json,
         LogFormat::Human => logs::LogFormat::Human,
     };
     logs::init(format, &config.log_level).or_exit(Exit::Configuration)?;
-    super::runtime()?.block_on(live(config))
+    super::runtime()?.block_on(live(config, reload))
 }
 
 /// From the first signal handler to the last process.
-async fn live(config: ServeConfig) -> Result<(), Failure> {
+async fn live(config: ServeConfig, reload: Reload) -> Result<(), Failure> {
     let mut shutdown = Shutdown::on_signals()?;
     let embedded = tokio::select! {
         // Dropping it begins a stop, and the end of this process is the end of it.
@@ -58,7 +60,7 @@ async fn live(config: ServeConfig) -> Result<(), Failure> {
     let outcome = match outcome {
         None => Ok(()),
         Some(Err(failure)) => Err(failure),
-        Some(Ok(store)) => node::run(&config, store, shutdown).await,
+        Some(Ok(store)) => node::run(&config, store, reload, shutdown).await,
     };
     // Last: acks and releases of the drain must still reach it.
     if let Some(embedded) = embedded {

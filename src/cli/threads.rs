@@ -121,7 +121,11 @@ async fn serve(
     });
     let page = super::page::routes(config, &store);
     let acceptor = Acceptor::new(AcceptConfig {
-        router: api::public_router(api_state(&shared, store), page),
+        // The page of --dev calls the producer API of its own origin.
+        router: match config.api_listen {
+            Some(_) if config.dev.is_none() => api::client_router(api_state(&shared, store), page),
+            _ => api::public_router(api_state(&shared, store), page),
+        },
         gate: Some(gate),
         slots: shared.side_slots.clone(),
         header_timeout: config.limits.header_timeout,

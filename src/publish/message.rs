@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
+use homing_protocol::depth;
 use homing_protocol::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
 use redis::Cmd;
 use serde_json::value::RawValue;
 
-use super::depth;
 use super::error::{Limit, PublishError};
 
 /// Longest time to live, in seconds: 30 days, beyond any age that retention lets a message reach by default.

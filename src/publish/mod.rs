@@ -3,7 +3,6 @@
 //! Owns what a message may be and how it becomes a stream entry. It must not know HTTP, sessions or sockets. Invariant:
 //! a message that was answered with an id is in the inbox, exactly as it came; nothing is ever trimmed here.
 
-pub mod depth;
 pub mod error;
 pub mod message;
 pub mod publisher;

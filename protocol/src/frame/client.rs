@@ -139,11 +139,12 @@ impl Incoming {
     /// # Errors
     /// [`FrameError`] with code `malformed`, `bad_id`, `bad_name`, `bad_value` or `too_many`.
     pub fn parse(text: &str) -> Result<Self, FrameError> {
-        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| FrameError {
-            code: ErrorCode::Malformed,
-            message: format!("not a frame: {error}"),
-            reference: None,
-        })?;
+        let malformed = |message| FrameError { code: ErrorCode::Malformed, message, reference: None };
+        // serde would take an array, too, as members by their position.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(malformed("a frame is a JSON object".to_owned()));
+        }
+        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| malformed(format!("not a frame: {error}")))?;
         let reference: Option<Box<str>> = match &raw.reference {
             Some(reference) if reference.len() > REF_BYTES_MAX => {
                 let message = format!("ref has at most {REF_BYTES_MAX} bytes");
@@ -293,6 +294,7 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused() {
         assert_eq!(code("[]"), ErrorCode::Malformed);
+        assert_eq!(code(r#"["ack",null,["1-2"]]"#), ErrorCode::Malformed);
         assert_eq!(code(r#"{"type":7}"#), ErrorCode::Malformed);
         assert_eq!(code(r#"{"type":"ack"}"#), ErrorCode::BadValue);
         assert_eq!(code(r#"{"type":"nack","ids":[],"delay_ms":60001}"#), ErrorCode::BadValue);
