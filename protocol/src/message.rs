@@ -209,7 +209,7 @@ mod tests {
     fn json_beyond_the_depth_limit_is_text() {
         let shown_as = |levels: usize| {
             let data = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-            let entry = Entry { id: EntryId::MIN, fields: vec![("data", data)] };
+            let entry = Entry { id: EntryId::MIN, fields: vec![("data", data.as_str())] };
             entry.encode(1).as_bytes()[r#"{"id":"0-0","data":"#.len()]
         };
         assert_eq!(shown_as(JSON_DEPTH_MAX), b'[');
