@@ -61,7 +61,8 @@ pub(super) async fn run(
         verifier: TokenVerifier::new(config.jwt.clone()),
         keys: ApiKeys::new(config.api_keys.clone()),
         slots: Slots::new(config.sessions_max),
-        side_slots: Slots::new(SIDE_CONNECTIONS_MAX),
+        connections: Slots::new(config.sessions_max + SIDE_CONNECTIONS_MAX),
+        requests: Slots::new(SIDE_CONNECTIONS_MAX),
         overfull,
         clock,
     });
@@ -125,7 +126,8 @@ fn accept(
     let acceptor = Acceptor::new(AcceptConfig {
         router,
         gate: None,
-        slots: Slots::new(SIDE_CONNECTIONS_MAX),
+        connections: Slots::new(SIDE_CONNECTIONS_MAX),
+        requests: Slots::new(SIDE_CONNECTIONS_MAX),
         header_timeout: config.limits.header_timeout,
     });
     Ok(tokio::spawn(acceptor.run(listener, stopping.clone())))

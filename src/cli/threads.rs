@@ -38,8 +38,10 @@ pub(super) struct Shared {
     pub(super) keys: ApiKeys,
     /// For sessions.
     pub(super) slots: Slots,
-    /// For connections of the public listener that are no session.
-    pub(super) side_slots: Slots,
+    /// For connections of the public listener, sessions or not.
+    pub(super) connections: Slots,
+    /// For those of them that are HTTP.
+    pub(super) requests: Slots,
     pub(super) overfull: mpsc::Sender<Name>,
     pub(super) clock: Instant,
 }
@@ -113,6 +115,7 @@ async fn serve(
         shard: handle,
         verifier: shared.verifier.clone(),
         slots: shared.slots.clone(),
+        connections: shared.connections.clone(),
         connect_timeout: config.limits.connect_timeout,
         hosts: hosts(config).map(|policy| {
             let answers: Arc<dyn Fn(&str) -> bool + Send + Sync> = Arc::new(move |host: &str| policy.allows(host));
@@ -127,7 +130,8 @@ async fn serve(
             _ => api::public_router(api_state(&shared, store), page),
         },
         gate: Some(gate),
-        slots: shared.side_slots.clone(),
+        connections: shared.connections.clone(),
+        requests: shared.requests.clone(),
         header_timeout: config.limits.header_timeout,
     });
     let listener = tokio::net::TcpListener::from_std(listener).or_exit(Exit::Other)?;

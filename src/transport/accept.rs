@@ -32,8 +32,10 @@ pub struct AcceptConfig {
     pub router: Router,
     /// `/v1/ws`; `None` on a listener without it.
     pub gate: Option<Arc<Gate>>,
-    /// Places for connections that are no session (yet).
-    pub slots: Slots,
+    /// Places for connections of every kind; a storm of reconnecting clients must fit in before it is sorted.
+    pub connections: Slots,
+    /// Places for connections that turn out to be plain HTTP.
+    pub requests: Slots,
     /// Time for the head of a request.
     pub header_timeout: Duration,
 }
@@ -78,12 +80,12 @@ impl Acceptor {
     fn admit(&self, mut stream: TcpStream, stopping: &watch::Receiver<bool>, connections: &mut JoinSet<()>) {
         // Small frames must not wait for each other; a socket that is gone already fails later.
         let _ = stream.set_nodelay(true);
-        let Some(slot) = self.config.slots.take() else {
+        let Some(slot) = self.config.connections.take() else {
             self.errors.increment(1);
             let refused = Refused {
                 status: 503,
                 code: ErrorCode::Overloaded,
-                detail: "this node holds as many connections beside sessions as it may; try again",
+                detail: "this node holds as many connections as it may (sessions_max, and some for requests)",
             };
             connections.spawn(async move { opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await });
             return;
@@ -109,7 +111,7 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 /// Finds out what a connection is for, and serves it.
 async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping: watch::Receiver<bool>) {
-    let AcceptConfig { router, gate, header_timeout, .. } = config;
+    let AcceptConfig { router, gate, requests, header_timeout, .. } = config;
     match opening::read(&mut stream, header_timeout).await {
         Ok(Opening::WebSocket(head, rest)) if gate.is_some() => {
             // The arm's guard just looked.
@@ -122,10 +124,8 @@ async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping:
             }
             match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {
                 Ok((accepted, place)) => {
-                    // From here on it counts as a session.
-                    drop(slot);
                     if stream.write_all(accepted.response().as_bytes()).await.is_ok() {
-                        tokio::spawn(socket::run(stream, rest, gate, accepted.token, place));
+                        tokio::spawn(socket::run(stream, rest, gate, accepted.token, (slot, place)));
                     }
                 }
                 Err(refused) => opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await,
@@ -135,7 +135,14 @@ async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping:
             let refused = Refused { status: 404, code: ErrorCode::NotFound, detail: "no WebSocket on this listener" };
             opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await;
         }
-        Ok(Opening::Http(prefix)) => http::serve(stream, prefix, router, slot, header_timeout, stopping).await,
+        Ok(Opening::Http(prefix)) => match requests.take() {
+            Some(place) => http::serve(stream, prefix, router, (slot, place), header_timeout, stopping).await,
+            None => {
+                let detail = "this node serves as many HTTP connections as it may; try again";
+                let refused = Refused { status: 503, code: ErrorCode::Overloaded, detail };
+                opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await;
+            }
+        },
         Err(OpeningError::Refused(refused)) => opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await,
         Err(OpeningError::Io) => {}
     }

@@ -25,6 +25,8 @@ pub struct Gate {
     pub verifier: TokenVerifier,
     /// Places for sessions.
     pub slots: Slots,
+    /// Places for connections of every kind.
+    pub connections: Slots,
     /// Time for the `connect` frame.
     pub connect_timeout: Duration,
     /// Which `Host` headers are answered; all if `None`.

@@ -24,7 +24,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     prefix: Bytes,
     router: Router,
-    slot: Slot,
+    places: (Slot, Slot),
     header_timeout: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -45,5 +45,5 @@ pub(super) async fn serve(
             let _ = connection.await;
         }
     }
-    drop(slot);
+    drop(places);
 }

@@ -49,7 +49,13 @@ fn farewell(code: ErrorCode, message: impl Into<String>, close: CloseCode) -> Fa
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, rest: Bytes, gate: Arc<Gate>, header_token: Option<Box<str>>, slot: Slot) {
+pub(super) async fn run(
+    stream: TcpStream,
+    rest: Bytes,
+    gate: Arc<Gate>,
+    header_token: Option<Box<str>>,
+    places: (Slot, Slot),
+) {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -69,7 +75,7 @@ pub(super) async fn run(stream: TcpStream, rest: Bytes, gate: Arc<Gate>, header_
         Err(Some(farewell)) => Box::pin(part(&mut socket, farewell)).await,
         Err(None) => {}
     }
-    drop(slot);
+    drop(places);
 }
 
 /// Waits for the `connect` frame and opens a session. `Err(None)`: the client is gone.

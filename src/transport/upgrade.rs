@@ -32,11 +32,10 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     if !gate.answers_to(host) {
         return refuse(Refused { status: 403, code: ErrorCode::BadHost, detail: Gate::BAD_HOST });
     }
-    let (accepted, place) =
-        match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {
-            Ok(accepted) => accepted,
-            Err(refused) => return refuse(refused),
-        };
+    let (accepted, places) = match head.accept().and_then(|accepted| Ok((accepted, places(&gate)?))) {
+        Ok(accepted) => accepted,
+        Err(refused) => return refuse(refused),
+    };
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         let detail = "this connection cannot be upgraded";
         return refuse(Refused { status: 426, code: ErrorCode::UpgradeRequired, detail });
@@ -45,18 +44,24 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     tokio::spawn(async move {
         // A client that goes away instead has nothing to lose yet.
         let Ok(upgraded) = upgrade.await else { return };
-        run(upgraded, gate, accepted.token, place).await;
+        run(upgraded, gate, accepted.token, places).await;
     });
     response
 }
 
-async fn run(upgraded: Upgraded, gate: Arc<Gate>, token: Option<Box<str>>, place: Slot) {
+async fn run(upgraded: Upgraded, gate: Arc<Gate>, token: Option<Box<str>>, places: (Slot, Slot)) {
     // Every connection of this server is one.
     let Ok(parts) = upgraded.downcast::<TokioIo<Prefixed>>() else { return };
     let (unread, stream) = parts.io.into_inner().into_parts();
     let mut rest = parts.read_buf.to_vec();
     rest.extend_from_slice(&unread);
-    socket::run(stream, rest.into(), gate, token, place).await;
+    socket::run(stream, rest.into(), gate, token, places).await;
+}
+
+/// One for the session, one for its connection: the HTTP server gives its own back.
+fn places(gate: &Gate) -> Result<(Slot, Slot), Refused> {
+    let connection = gate.connections.take().ok_or(gate::FULL)?;
+    Ok((connection, gate.slots.take().ok_or(gate::FULL)?))
 }
 
 fn switch(accepted: &Accepted) -> Response<Body> {
