@@ -39,13 +39,15 @@ pub(super) enum Order {
 
 enum Item {
     Session { key: SessionKey, command: Command, replies: usize },
-    Order(Order),
+    Order(Order, usize),
 }
 
 /// A pipeline that has come back.
 pub(super) struct Completed {
     items: Vec<Item>,
     reads: usize,
+    /// `CLIENT ID` of the connection that it was sent on, which may have been given up since.
+    client: i64,
     outcome: Result<Vec<Value>, StoreError>,
     took: Duration,
 }
@@ -105,12 +107,12 @@ impl Shard {
             return;
         }
         let Some(link) = &self.io.link else { return };
-        let mut data = link.data.clone();
+        let (mut data, client) = (link.data.clone(), link.client);
         self.io.sent_ms = now.mono_ms;
         let sent = TokioInstant::now();
         self.io.in_flight = Some(Box::pin(async move {
             let outcome = data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from);
-            Completed { items, reads, outcome, took: sent.elapsed() }
+            Completed { items, reads, client, outcome, took: sent.elapsed() }
         }));
     }
 
@@ -148,13 +150,16 @@ impl Shard {
         self.orders.extend(trims.into_iter().map(Order::Trim));
         let keys = self.store.keys();
         for order in self.orders.drain(..) {
+            let before = pipeline.len();
             match &order {
                 Order::Trim(user) => {
                     let (inbox, devices) = (keys.name(Key::Inbox(user)), keys.name(Key::Devices(user)));
                     pipeline.add_command(Function::Trim.call(&[&inbox, &devices]));
                 }
-                Order::Probe => drop(self.probe.encode(pipeline)),
-                Order::LoadFunctions => drop(pipeline.cmd("FUNCTION").arg("LOAD").arg(LIBRARY)),
+                Order::Probe => self.probe.encode(pipeline),
+                Order::LoadFunctions => {
+                    pipeline.cmd("FUNCTION").arg("LOAD").arg(LIBRARY);
+                }
                 Order::Release { user, device } => {
                     let target = Target { user, device };
                     pipeline::encode_release(pipeline, keys, &self.identity, target, 0, false);
@@ -163,13 +168,13 @@ impl Shard {
                     pipeline.cmd("PUBLISH").arg(keys.control_channel(owner)).arg(message);
                 }
             }
-            items.push(Item::Order(order));
+            items.push(Item::Order(order, pipeline.len() - before));
         }
     }
 
     /// Hands each reply to whom it belongs.
     pub(super) fn complete(&mut self, completed: Completed) {
-        let Completed { items, reads, outcome, took } = completed;
+        let Completed { items, reads, client, outcome, took } = completed;
         self.io.rescue = None;
         let now = self.now();
         match outcome {
@@ -185,19 +190,25 @@ impl Shard {
                             let own: Vec<Value> = values.by_ref().take(replies).collect();
                             self.complete_command(key, command, own, now);
                         }
-                        Item::Order(order) => self.complete_order(order, values.next().unwrap_or(Value::Nil), now),
+                        Item::Order(order, replies) => {
+                            let first = values.by_ref().take(replies).next().unwrap_or(Value::Nil);
+                            values.by_ref().take(replies.saturating_sub(1)).for_each(drop);
+                            self.complete_order(order, first, now);
+                        }
                     }
                 }
             }
             Err(error) => {
                 self.observer.redis_error(&error);
-                self.lose_link(&error.to_string());
+                if self.io.link.as_ref().is_some_and(|link| link.client == client) {
+                    self.lose_link(&error.to_string());
+                }
                 for item in items {
                     match item {
                         Item::Session { key, command, .. } => {
                             self.reply(key, command, Reply::Failed(Failure::Disconnected), now);
                         }
-                        Item::Order(order) => self.restore(order, now),
+                        Item::Order(order, _) => self.restore(order, now),
                     }
                 }
             }

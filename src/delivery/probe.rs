@@ -10,6 +10,8 @@ use super::readiness::Readiness;
 
 /// Time between probes.
 const PROBE_EVERY_MS: u64 = 1_000;
+/// Time after which the stream of a node that is gone goes, too.
+const PROBE_EXPIRY_S: u64 = 60 * 60;
 /// Time after which a probe that was sent and not seen means that wake-ups are lost.
 const PROBE_LOST_MS: u64 = 3_000;
 
@@ -51,6 +53,8 @@ impl Probe {
 
     pub(super) fn encode(&self, pipeline: &mut Pipeline) {
         pipeline.cmd("XADD").arg(&self.key).arg("MAXLEN").arg(1).arg("*").arg("p").arg("");
+        // A node's name may be made up at each start: what it leaves behind goes by itself.
+        pipeline.cmd("EXPIRE").arg(&self.key).arg(PROBE_EXPIRY_S);
     }
 
     /// Redis has executed the `XADD`. Its event may have come before its reply.
