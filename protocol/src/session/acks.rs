@@ -10,6 +10,8 @@ use crate::id::EntryId;
 
 /// Acks that a session may hold while Redis refuses them. A client that sends more is told to wait.
 const ACKS_BUFFERED_MAX: usize = 8_192;
+/// Ack frames to be confirmed that a session may hold meanwhile, however few ids they have.
+const CONFIRMATIONS_BUFFERED_MAX: usize = 8_192;
 /// Acks that are sent without waiting for more.
 const ACKS_PRESSING: usize = 256;
 
@@ -22,7 +24,7 @@ pub(super) struct AckBuffer {
 
 impl AckBuffer {
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.batch.confirmations.is_empty()
     }
 
     /// Whether waiting for more acks would gain nothing.
@@ -48,7 +50,9 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let mut buffer = self.acks.take().unwrap_or_default();
-        if buffer.len() + ids.len() > ACKS_BUFFERED_MAX {
+        if buffer.len() + ids.len() > ACKS_BUFFERED_MAX
+            || buffer.batch.confirmations.len() >= CONFIRMATIONS_BUFFERED_MAX
+        {
             self.acks = Some(buffer);
             let message = format!("Redis takes no acks now and {ACKS_BUFFERED_MAX} are waiting; ack again later");
             let error = ServerFrame::Error { code: ErrorCode::Unavailable, message, retry_after_ms: Some(1_000) };

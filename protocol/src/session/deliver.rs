@@ -105,6 +105,10 @@ impl Session {
         if self.is_ended() || self.attach != Attach::Done {
             return;
         }
+        if let Some((last, _, _)) = entries.last() {
+            // A stale node may have read further than this session's attach and reads.
+            self.given.1 = self.given.1.max(last.id);
+        }
         let acked: HashSet<EntryId> = self.acks.iter().flat_map(|acks| acks.ids()).collect();
         let mut frame = MessagesFrame::new(self.options.frame_bytes_max as usize);
         let mut after = walk.after;

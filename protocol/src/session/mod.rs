@@ -15,6 +15,8 @@ mod ledger;
 mod owner;
 mod protocol;
 mod redeliver;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::sync::Arc;

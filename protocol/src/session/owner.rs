@@ -48,20 +48,22 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         self.attach = Attach::Done;
-        let attachment = match outcome {
-            Ok(attachment) => attachment,
-            Err(refusal) => return self.handle_refusal(refusal, actions),
-        };
-        self.generation = attachment.generation;
-        self.given = (attachment.start, attachment.last_delivered);
+        if let Ok(attachment) = &outcome {
+            self.generation = attachment.generation;
+            self.given = (attachment.start, attachment.last_delivered);
+        }
         if self.is_ended() {
             return;
         }
         if request.primary != self.epoch.0 {
-            // The primary epoch changed while this attach was under way.
-            self.attach = Attach::Needed(AttachMode::Again);
+            // The primary epoch changed while this attach was under way: a refusal, too, means nothing any more.
+            self.attach = Attach::Needed(self.mode_after_epoch());
             return;
         }
+        let attachment = match outcome {
+            Ok(attachment) => attachment,
+            Err(refusal) => return self.handle_refusal(refusal, actions),
+        };
         let epoch_before = std::mem::replace(&mut self.epoch, (request.primary, attachment.incarnation));
         if self.superseding > self.generation {
             actions.push(Action::Stale);
@@ -86,6 +88,10 @@ impl Session {
         // Acks of another epoch than the client's last one could hit other messages.
         let named = self.options.epoch.take();
         self.options.only_own_acks = named.is_some_and(|named| *named != *self.epoch_text());
+        if self.options.only_own_acks {
+            // They came before this was known.
+            self.drop_acks();
+        }
         let ready = Ready {
             user: self.user.as_str().to_owned(),
             device: self.device.as_str().to_owned(),
@@ -181,11 +187,14 @@ impl Session {
         self.drop_acks();
         // No incarnation is 0, so that the attach sees a changed epoch and starts over.
         self.epoch = (primary, 0);
-        self.attach = match (self.attach, self.phase) {
-            (Attach::InFlight, _) => Attach::InFlight,
-            (_, Phase::Opening) => Attach::Needed(AttachMode::Connect),
-            _ => Attach::Needed(AttachMode::Again),
-        };
+        if self.attach != Attach::InFlight {
+            self.attach = Attach::Needed(self.mode_after_epoch());
+        }
+    }
+
+    /// How to attach in a new primary epoch. A repair would find no record and take the device for removed.
+    fn mode_after_epoch(&self) -> AttachMode {
+        if self.generation > 0 { AttachMode::Again } else { AttachMode::Connect }
     }
 
     /// Wake-ups or control messages may have been lost, or a connection of this node to Redis was: compare the
@@ -197,6 +206,10 @@ impl Session {
         self.dirty = true;
         self.restart_walk();
         self.sweep_at_ms = now.mono_ms;
+        if self.attach == Attach::Suspended {
+            // The primary epoch was looked at meanwhile, and `handle_epoch` would have told if it had changed.
+            self.attach = Attach::Needed(AttachMode::Again);
+        }
     }
 
     pub(super) fn poll_sweep(&mut self, now: Now, commands: &mut Vec<Command>) {
@@ -241,7 +254,7 @@ impl Session {
             self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS;
         }
         match command {
-            Command::Attach(request) => self.handle_attach_failed(request.mode, failure, actions),
+            Command::Attach(request) => self.handle_attach_failed(&request, failure, actions),
             Command::Ack(batch) => self.restore_acks(*batch),
             Command::AckGap { id, reference } => self.restore_gap_ack(id, reference),
             Command::SetAside { reason, ids, gone } => {
@@ -268,8 +281,9 @@ impl Session {
         }
     }
 
-    fn handle_attach_failed(&mut self, mode: AttachMode, failure: Failure, actions: &mut Vec<Action>) {
-        self.attach = Attach::Needed(mode);
+    fn handle_attach_failed(&mut self, request: &AttachRequest, failure: Failure, actions: &mut Vec<Action>) {
+        let changed = request.primary != self.epoch.0;
+        self.attach = Attach::Needed(if changed { self.mode_after_epoch() } else { request.mode });
         if self.is_ended() {
             // Whether it was executed is unknown; the release says whom it concerns.
             self.attach = Attach::Done;

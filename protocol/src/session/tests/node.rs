@@ -1,0 +1,444 @@
+//! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::connection::{Connection, Out, messages_of};
+use super::redis::{Answer, Caller, Control, Redis};
+use crate::close::CloseCode;
+use crate::id::EntryId;
+use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
+
+/// What all nodes share.
+pub(super) struct World {
+    pub(super) now: Now,
+    pub(super) redis: Redis,
+    pub(super) connections: Vec<Connection>,
+    pub(super) fault: Option<Fault>,
+    /// Broken invariants.
+    pub(super) wrongs: Vec<String>,
+}
+
+/// Planted bugs: each must be found by the property test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Sessions read before the subscription to wake-ups is confirmed.
+    ReadBeforeSubscribe,
+    /// A trim removes what one device has acknowledged.
+    TrimByOneDevice,
+    /// Releases are not heard, and sweeps find nothing.
+    DeafToReleases,
+    /// A new link does not make sessions re-read what lost hints may have said.
+    ForgetfulLink,
+    /// A read that was sent on a lost connection may be executed after the pending list was read again.
+    OldConnectionLives,
+}
+
+#[derive(Debug)]
+pub(super) enum Hint {
+    Wake,
+    /// The inbox is subscribed to.
+    Subscribed,
+    Control(Control),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follow {
+    No,
+    Sent,
+    Confirmed,
+}
+
+pub(super) struct Held {
+    pub(super) session: Session,
+    pub(super) connection: usize,
+    pub(super) device: String,
+    nonce: u64,
+    /// The socket does not take what was sent before.
+    pub(super) blocked: bool,
+    /// Pending when it attached: all of it must be handed out before a new entry is read.
+    pending_first: Vec<EntryId>,
+    handed: BTreeSet<EntryId>,
+}
+
+enum Item {
+    Session { key: usize, command: Command },
+    Trim,
+    Release { device: String },
+}
+
+/// The pipeline in flight.
+struct Flight {
+    items: Vec<Item>,
+    /// Once Redis has executed it.
+    answers: Option<Vec<Answer>>,
+    /// Its connection is dead: it will fail.
+    killed: bool,
+}
+
+pub(super) struct Node {
+    owner: String,
+    primary: u64,
+    pub(super) linked: bool,
+    follow: Follow,
+    pub(super) hints: VecDeque<Hint>,
+    pub(super) sessions: Vec<Option<Held>>,
+    flight: Option<Flight>,
+    /// Pipelines of dead connections that may still be executed (only by a planted bug).
+    orphans: Vec<Flight>,
+    orders: Vec<Item>,
+    nonce: u64,
+}
+
+impl Node {
+    pub(super) fn new(owner: String, primary: u64) -> Self {
+        Self {
+            owner,
+            primary,
+            linked: true,
+            follow: Follow::No,
+            hints: VecDeque::new(),
+            sessions: Vec::new(),
+            flight: None,
+            orphans: Vec::new(),
+            orders: Vec::new(),
+            nonce: 0,
+        }
+    }
+
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(super) fn primary(&self) -> u64 {
+        self.primary
+    }
+
+    /// Whether an event of the inbox reaches this node.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.linked && self.follow == Follow::Confirmed
+    }
+
+    pub(super) fn insert(&mut self, world: &mut World, session: Session, connection: usize) -> usize {
+        let device = session.device().as_str().to_owned();
+        let (pending_first, handed) = (Vec::new(), BTreeSet::new());
+        let held = Held { session, connection, device, nonce: 0, blocked: false, pending_first, handed };
+        let key = self.sessions.len();
+        self.sessions.push(Some(held));
+        let confirmed =
+            self.follow == Follow::Confirmed && !self.hints.iter().any(|hint| matches!(hint, Hint::Subscribed));
+        if confirmed || world.fault == Some(Fault::ReadBeforeSubscribe) {
+            self.with(world, key, |session, _, _| session.handle_subscribed());
+        }
+        key
+    }
+
+    /// Does something with a session, then looks after it.
+    pub(super) fn with(
+        &mut self,
+        world: &mut World,
+        key: usize,
+        work: impl FnOnce(&mut Session, Now, &mut Vec<Action>),
+    ) {
+        let Some(held) = self.sessions[key].as_mut() else { return };
+        let mut actions = Vec::new();
+        work(&mut held.session, world.now, &mut actions);
+        for action in actions {
+            self.apply(world, key, action);
+        }
+        if self.sessions[key].as_ref().is_some_and(|held| held.session.is_done()) {
+            self.sessions[key] = None;
+            if self.sessions.iter().all(Option::is_none) {
+                self.follow = Follow::No;
+                self.hints.retain(|hint| !matches!(hint, Hint::Subscribed));
+            }
+        }
+    }
+
+    fn apply(&mut self, world: &mut World, key: usize, action: Action) {
+        let Some(held) = self.sessions[key].as_mut() else { return };
+        match action {
+            Action::Send(text) => {
+                if text.starts_with(r#"{"type":"messages""#) {
+                    let frame = serde_json::from_str(&text).expect("the server sends JSON");
+                    held.handed.extend(messages_of(&frame).into_iter().map(|(id, _)| id));
+                }
+                world.connections[held.connection].wire.push_back(Out::Frame(text));
+            }
+            Action::Close(code) => {
+                let record = world.redis.record(&held.device);
+                let nonce = Caller { owner: &self.owner, device: &held.device, nonce: held.nonce }.nonce();
+                let owns = record.is_some_and(|record| record.owner == self.owner && record.nonce == nonce);
+                if code == CloseCode::Superseded && owns {
+                    world.wrongs.push(format!("{} closed its session by its own generation", self.owner));
+                }
+                world.connections[held.connection].wire.push_back(Out::Close(code));
+            }
+            Action::Acked { count } if count > 0 => self.orders.push(Item::Trim),
+            Action::SuspectEpoch => self.lose_link(),
+            _ => {}
+        }
+    }
+
+    fn each(&mut self, world: &mut World, mut work: impl FnMut(&mut Session, Now, &mut Vec<Action>)) {
+        for key in 0..self.sessions.len() {
+            self.with(world, key, &mut work);
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, world: &mut World) {
+        for key in 0..self.sessions.len() {
+            let Some(held) = &self.sessions[key] else { continue };
+            let expired = held.session.expires_at_ms() <= world.now.unix_ms;
+            if held.session.poll_timeout() <= world.now.mono_ms || expired {
+                self.with(world, key, Session::handle_timeout);
+            }
+        }
+    }
+
+    /// Sends the next pipeline, if none is in flight and there is something to send.
+    pub(super) fn send(&mut self, world: &mut World) -> bool {
+        if self.flight.is_some() || !self.linked {
+            return false;
+        }
+        let mut items = Vec::new();
+        for (key, held) in self.sessions.iter_mut().enumerate() {
+            let Some(held) = held else { continue };
+            if held.session.urgency(world.now, held.blocked) == Urgency::None {
+                continue;
+            }
+            let mut commands = Vec::new();
+            held.session.poll_commands(world.now, held.blocked, &mut commands);
+            if commands.iter().any(|command| matches!(command, Command::Attach(_))) && held.nonce == 0 {
+                self.nonce += 1;
+                held.nonce = self.nonce;
+            }
+            items.extend(commands.into_iter().map(|command| Item::Session { key, command }));
+        }
+        items.append(&mut self.orders);
+        if items.is_empty() {
+            return false;
+        }
+        self.flight = Some(Flight { items, answers: None, killed: false });
+        true
+    }
+
+    /// Redis executes the pipeline in flight, or one that was left behind.
+    pub(super) fn execute(&mut self, world: &mut World) -> bool {
+        if let Some(flight) = self.orphans.pop() {
+            self.execute_items(world, &flight.items);
+            return true;
+        }
+        let Some(mut flight) = self.flight.take() else { return false };
+        let executes = flight.answers.is_none() && !flight.killed;
+        if executes {
+            flight.answers = Some(self.execute_items(world, &flight.items));
+        }
+        self.flight = Some(flight);
+        executes
+    }
+
+    fn execute_items(&mut self, world: &mut World, items: &[Item]) -> Vec<Answer> {
+        items.iter().map(|item| self.execute_item(world, item)).collect()
+    }
+
+    fn execute_item(&mut self, world: &mut World, item: &Item) -> Answer {
+        let owner = &self.owner;
+        match item {
+            Item::Trim => {
+                world.redis.trim();
+                Reply::Done
+            }
+            Item::Release { device } => {
+                let caller = Caller { owner, device, nonce: 0 };
+                world.redis.execute(caller, &Command::Release { generation: 0, ended: false })
+            }
+            Item::Session { key, command } => {
+                let Some(held) = self.sessions[*key].as_mut() else { return Reply::Done };
+                if let Command::ReadNew { count } = command {
+                    let pending = world.redis.pending(&held.device);
+                    let left = held.pending_first.iter().find(|id| pending.contains(id) && !held.handed.contains(id));
+                    if let Some(id) = left {
+                        world.wrongs.push(format!("{owner} reads new entries before pending {id} was handed out"));
+                    }
+                    assert!(*count > 0, "COUNT 0 is unlimited");
+                }
+                let caller = Caller { owner, device: &held.device, nonce: held.nonce };
+                let answer = world.redis.execute(caller, command);
+                if let Reply::Attached(_) = &answer {
+                    held.pending_first = world.redis.pending(&held.device);
+                }
+                answer
+            }
+        }
+    }
+
+    /// The replies arrive, or the news that there will be none.
+    pub(super) fn reply(&mut self, world: &mut World) -> bool {
+        let Some(flight) = self.flight.take_if(|flight| flight.killed || flight.answers.is_some()) else {
+            return false;
+        };
+        let Flight { items, answers, killed } = flight;
+        if killed {
+            self.lose_link();
+        }
+        let mut answers = if killed { None } else { answers }.unwrap_or_default().into_iter();
+        for item in items {
+            let answer = answers.next();
+            match (item, answer) {
+                (Item::Session { key, command }, answer) => {
+                    let answer = answer.unwrap_or(Reply::Failed(Failure::Disconnected));
+                    self.complete(world, key, command, answer);
+                }
+                (order, None | Some(Reply::Failed(_))) => self.orders.push(order),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn complete(&mut self, world: &mut World, key: usize, command: Command, answer: Answer) {
+        if let Reply::Attached(outcome) = &answer
+            && let Ok(attachment) = outcome.as_ref()
+        {
+            // A function does not publish to the owner that calls it.
+            let generation = attachment.generation;
+            let device = self.sessions[key].as_ref().map(|held| held.device.clone()).unwrap_or_default();
+            for other in (0..self.sessions.len()).filter(|other| *other != key) {
+                self.with_device(world, other, &device, |session, _, actions| {
+                    session.handle_superseded(generation, actions);
+                });
+            }
+        }
+        self.with(world, key, |session, now, actions| session.handle_reply(now, command, answer, actions));
+    }
+
+    /// False if that session is of another device, or has ended.
+    fn with_device(
+        &mut self,
+        world: &mut World,
+        key: usize,
+        device: &str,
+        work: impl FnOnce(&mut Session, Now, &mut Vec<Action>),
+    ) -> bool {
+        let held = self.sessions[key].as_ref();
+        let found = held.is_some_and(|held| held.device == device && !held.session.is_ended());
+        if found {
+            self.with(world, key, work);
+        }
+        found
+    }
+
+    /// Subscribes to the inbox, if a session needs it.
+    pub(super) fn subscribe(&mut self) -> bool {
+        if !self.linked || self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
+            return false;
+        }
+        self.follow = Follow::Sent;
+        true
+    }
+
+    /// Redis executes the subscription: events follow the confirmation on the same connection.
+    pub(super) fn subscribed(&mut self) -> bool {
+        let sent = self.linked && self.follow == Follow::Sent;
+        if sent {
+            self.follow = Follow::Confirmed;
+            self.hints.push_back(Hint::Subscribed);
+        }
+        sent
+    }
+
+    /// Takes the next hint.
+    pub(super) fn hear(&mut self, world: &mut World) -> bool {
+        let Some(hint) = self.hints.pop_front() else { return false };
+        let deaf = world.fault == Some(Fault::DeafToReleases);
+        match hint {
+            Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
+            Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
+            Hint::Control(Control::Release { .. }) if deaf => {}
+            Hint::Control(control) => self.handle_control(world, control),
+        }
+        true
+    }
+
+    fn handle_control(&mut self, world: &mut World, control: Control) {
+        let device = match &control {
+            Control::Superseded { device, .. }
+            | Control::Release { device }
+            | Control::Removed { device, .. }
+            | Control::Gap { device, .. } => device.clone(),
+        };
+        let mut known = false;
+        for key in 0..self.sessions.len() {
+            let control = control.clone();
+            known |= self.with_device(world, key, &device, |session, _, actions| match control {
+                Control::Superseded { generation, .. } => session.handle_superseded(generation, actions),
+                Control::Release { .. } => session.handle_released(),
+                Control::Removed { generation, .. } => session.handle_removed(generation, actions),
+                Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
+            });
+        }
+        if !known && matches!(control, Control::Superseded { .. }) {
+            self.orders.push(Item::Release { device });
+        }
+    }
+
+    /// The subscription connection is gone, and with it what it would have said.
+    pub(super) fn lose_link(&mut self) {
+        self.linked = false;
+        self.hints.clear();
+        if self.follow == Follow::Sent {
+            self.follow = Follow::No;
+        }
+    }
+
+    /// The data connection is gone: whether the pipeline was executed stays unknown.
+    pub(super) fn break_data(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.killed = true;
+        }
+        self.lose_link();
+    }
+
+    /// A new link, as `handle_connected` makes it.
+    pub(super) fn relink(&mut self, world: &mut World) -> bool {
+        if self.linked {
+            return false;
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.killed = true;
+            if flight.answers.is_none() && world.fault == Some(Fault::OldConnectionLives) {
+                let items = self.flight.take().map(|flight| flight.items).unwrap_or_default();
+                self.abandon(world, items);
+            }
+        }
+        self.linked = true;
+        self.hints.clear();
+        let primary = world.redis.recover();
+        if primary != self.primary {
+            self.primary = primary;
+            self.each(world, |session, _, _| session.handle_epoch(primary));
+        }
+        if self.sessions.iter().any(Option::is_some) {
+            self.follow = Follow::Confirmed;
+            self.each(world, |session, _, _| session.handle_subscribed());
+        }
+        if world.fault != Some(Fault::ForgetfulLink) {
+            self.each(world, |session, now, _| session.handle_hints_lost(now));
+        }
+        true
+    }
+
+    /// A planted bug: the sessions are told that the read failed, while it will still be executed.
+    fn abandon(&mut self, world: &mut World, items: Vec<Item>) {
+        let mut kept = Vec::new();
+        for item in items {
+            let Item::Session { key, command } = item else { continue };
+            if let Command::ReadNew { count } = &command {
+                kept.push(Item::Session { key, command: Command::ReadNew { count: *count } });
+            }
+            self.complete(world, key, command, Reply::Failed(Failure::Disconnected));
+        }
+        self.orphans.push(Flight { items: kept, answers: None, killed: false });
+    }
+}
