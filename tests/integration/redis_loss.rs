@@ -177,7 +177,10 @@ async fn notification_flags_that_are_cleared_under_a_running_node_are_restored()
     assert!("Kt".chars().all(|flag| flags.contains(flag)), "{flags}");
     let id = redis.publish("alice", "announced").await;
     assert_eq!(client.next_message().await.id, id);
-    assert!(node.metric("homing_notification_flags_restored_total").await >= Some(1.0));
+    eventually("the repair is counted", async || {
+        (node.metric("homing_notification_flags_restored_total").await >= Some(1.0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -244,34 +247,54 @@ async fn a_paused_redis_answers_unknown_and_a_retry_with_a_key_publishes_once() 
     let redis = Redis::start(RedisOptions::default()).await;
     let node = Node::start(&redis, NodeOptions::default().set("redis_reply_timeout", "500ms")).await;
     let mut client = Client::connect(&node, "alice", "web-1", confirming()).await;
+    publish_surely(&node, "alice", "before").await;
+    assert_eq!(client.next_message().await.json(), "before");
     redis.pause();
     let (status, problem) = node.post("/v1/users/alice/messages", &json!({ "data": "once", "key": "k" })).await;
     assert_eq!((status, &problem["code"]), (504, &json!("outcome_unknown")), "{problem}");
     redis.resume();
     let id = publish_surely(&node, "alice", "k").await;
     let message = client.next_message().await;
-    assert_eq!((&message.id, message.json()), (&id, json!("once")), "the first body wins");
+    assert_eq!(message.id, id);
     publish_surely(&node, "alice", "marker").await;
-    assert_eq!(client.messages_until("marker").await.len(), 1);
+    assert_eq!(client.messages_until("marker").await.len(), 1, "whichever body won, it came once");
 }
 
 #[tokio::test]
 async fn a_redis_that_is_away_answers_503_and_a_node_waits_for_it() {
-    let redis = Redis::start(RedisOptions::default()).await;
-    let proxy = TcpProxy::start(redis.address()).await;
-    let node = Node::start(&redis, NodeOptions::default().redis_url(proxy.redis_url())).await;
-    proxy.set(Weather::Refusing);
+    let (mut redis, node) = redis_and_node().await;
+    let mut client = Client::connect(&node, "alice", "web-1", confirming()).await;
+    node.publish("alice", json!("before")).await;
+    redis.kill9();
     eventually("publishes are refused", async || {
         let (status, problem) = node.post("/v1/users/alice/messages", &json!({ "data": 1 })).await;
         // One may be on its way when the connection breaks.
-        assert!(matches!(status, 201 | 503 | 504), "{status} {problem}");
+        assert!(matches!(status, 503 | 504), "{status} {problem}");
         (status == 503).then_some(())
     })
     .await;
     node.wait_readyz(503).await;
-    proxy.set(Weather::Fair);
+    client.round_trip().await;
+    redis.start_again().await;
     node.wait_readyz(200).await;
-    node.publish("alice", json!(2)).await;
+    publish_surely(&node, "alice", "after").await;
+    client.messages_until("after").await;
+}
+
+// As it is behind a balancer: connections are accepted and reset.
+#[tokio::test]
+async fn a_redis_whose_connections_are_reset_never_answers_201() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = TcpProxy::start(redis.address()).await;
+    let node = Node::start(&redis, NodeOptions::default().redis_url(proxy.redis_url())).await;
+    node.publish("alice", json!("before")).await;
+    proxy.set(Weather::Refusing);
+    for _ in 0..20 {
+        let (status, problem) = node.post("/v1/users/alice/messages", &json!({ "data": 1 })).await;
+        assert!(matches!(status, 503 | 504), "{status} {problem}");
+    }
+    proxy.set(Weather::Fair);
+    publish_surely(&node, "alice", "after").await;
 }
 
 // PING works, events do not: a health check by PING would stay green for ever.

@@ -83,7 +83,8 @@ async fn a_token_that_expires_during_the_connection_ends_it() {
 #[tokio::test]
 async fn a_renewed_token_keeps_the_connection_beyond_the_first_one() {
     let (redis, node) = redis_and_node().await;
-    let first_end = unix_now() + Duration::from_secs(2);
+    // `exp` is in whole seconds.
+    let first_end = Duration::from_secs((unix_now() + Duration::from_secs(2)).as_secs());
     let short = Token::of("alice").expires_in(Duration::from_secs(2)).encode();
     let mut client = Client::connect(&node, "alice", "d", with(short.clone())).await;
     // Who is not renewed shows when the first token has ended, leeway included.
