@@ -173,8 +173,11 @@ async fn notification_flags_that_are_cleared_under_a_running_node_are_restored()
     // No event announces this one.
     let id = redis.publish("alice", "unannounced").await;
     assert_eq!(client.next_message().await.id, id);
-    let flags = redis.config("notify-keyspace-events").await;
-    assert!("Kt".chars().all(|flag| flags.contains(flag)), "{flags}");
+    eventually("the flags are set again", async || {
+        let flags = redis.config("notify-keyspace-events").await;
+        "Kt".chars().all(|flag| flags.contains(flag)).then_some(())
+    })
+    .await;
     let id = redis.publish("alice", "announced").await;
     assert_eq!(client.next_message().await.id, id);
     eventually("the repair is counted", async || {
