@@ -21,8 +21,11 @@ const MOVES: usize = 40;
 /// Messages between two rounds of moves.
 const CHUNK: usize = 1_000;
 
+/// Entries that are sent unless `HOMING_REAL_INPUT_ENTRIES` says another number.
+const ENTRIES: usize = 20_000;
+
 /// The entries: a file named by `HOMING_REAL_INPUT`, else what `apt-cache dumpavail` prints; empty lines separate
-/// them. `HOMING_REAL_INPUT_ENTRIES` limits their number.
+/// them.
 fn entries() -> Vec<String> {
     let text = match std::env::var_os("HOMING_REAL_INPUT") {
         Some(path) => std::fs::read(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")),
@@ -36,7 +39,7 @@ fn entries() -> Vec<String> {
     text.split("\n\n")
         .map(|entry| entry.trim_matches('\n').to_owned())
         .filter(|entry| !entry.is_empty())
-        .take(limit.unwrap_or(usize::MAX))
+        .take(limit.unwrap_or(ENTRIES))
         .collect()
 }
 
@@ -80,7 +83,11 @@ async fn every_description_of_a_distribution_arrives_exactly_as_published() {
     raise_descriptor_limit();
     let redis = Redis::start(RedisOptions::default()).await;
     let limit = PAYLOAD_BYTES_MAX.to_string();
-    let options = || NodeOptions::default().set("payload_bytes_max", &limit).set("log_level", "warn");
+    // With an ack time-out of an hour nothing is saved by it: whoever moves gets what is pending at once.
+    let options = || {
+        let options = NodeOptions::default().set("payload_bytes_max", &limit).set("log_level", "warn");
+        options.set("ack_timeout", "1h").set("ack_timeout_max", "2h")
+    };
     let first = Node::start(&redis, options()).await;
     let second = Node::start(&redis, options()).await;
     let nodes = [first.address(), second.address()];

@@ -7,10 +7,12 @@ use serde_json::json;
 use crate::harness::proxy::Weather;
 use crate::harness::{Client, ConnectOptions, Follower, Node, NodeOptions, Redis, RedisOptions, TcpProxy, eventually};
 
+/// Two nodes whose ack time-out is so long that it saves nothing.
 async fn two_nodes() -> (Redis, Node, Node) {
+    let options = || NodeOptions::default().set("ack_timeout", "1h").set("ack_timeout_max", "2h");
     let redis = Redis::start(RedisOptions::default()).await;
-    let first = Node::start(&redis, NodeOptions::default()).await;
-    let second = Node::start(&redis, NodeOptions::default()).await;
+    let first = Node::start(&redis, options()).await;
+    let second = Node::start(&redis, options()).await;
     (redis, first, second)
 }
 
