@@ -46,7 +46,10 @@ impl File {
     /// Only compiled for tests: files named so, and everything under a `tests` folder.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        name.ends_with("_tests.rs") || name.starts_with("test_") || self.path.split('/').any(|part| part == "tests")
+        name == "tests.rs"
+            || name.ends_with("_tests.rs")
+            || name.starts_with("test_")
+            || self.path.split('/').any(|part| part == "tests")
     }
 
     /// Lines with their numbers that are code and not comments, up to a `#[cfg(test)] mod …` that ends the file.
