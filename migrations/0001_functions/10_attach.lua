@@ -5,7 +5,7 @@
 --         mode "connect": a client connected. "again": the primary epoch changed under a live session.
 --         "repair": a live session found its group missing; only if the record still has its generation.
 --   reply {"ok", generation, created 0|1, incarnation, pending or -1, last delivered id, start id, gap JSON or "",
---           inbox length, now in Unix ms}
+--           inbox length, now in Unix ms, 1 if it took over from another session else 0}
 --         {"stale", generation}       a later connection of the same client object is already attached
 --         {"superseded", generation}  repair: another session owns the device
 --         {"removed"}                 repair: the device is not known any more
@@ -94,7 +94,8 @@ local function attach(keys, argv)
   local pending = -1
   if group.lag then pending = group.pending + group.lag end
   return { 'ok', record.generation, known and 0 or 1, incarnation_of(devices), pending, group.last, record.start,
-    record.gap and cjson.encode(record.gap) or '', redis.call('XLEN', inbox), math.floor(now / 1000) }
+    record.gap and cjson.encode(record.gap) or '', redis.call('XLEN', inbox), math.floor(now / 1000),
+    previous_owner ~= '' and not repeated and 1 or 0 }
 end
 
 redis.register_function { function_name = 'homing_1_attach', callback = attach, flags = { 'allow-oom' } }

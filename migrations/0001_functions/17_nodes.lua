@@ -32,6 +32,7 @@ redis.register_function { function_name = 'homing_1_heartbeat', callback = heart
 -- homing_1_recover: compares the server that a node is connected to with the one that the primary epoch belongs to.
 --   KEYS  1 epoch
 --   ARGV  1 run_id  2 master_replid  3 "1" if a restart loses nothing (append-only log, fsync always)
+--         4 master_replid2: of the primary whose replica this server was, or zeros
 --   reply {primary epoch, "same" | "kept" (restart without loss) | "changed" | "created"}
 -- A function because it is a compare-and-set: of several nodes that reconnect, one changes the epoch, once.
 local function recover(keys, argv)
@@ -39,7 +40,8 @@ local function recover(keys, argv)
   local before = pairs_to_table(redis.call('HGETALL', key))
   if before.run_id == argv[1] and before.replid == argv[2] then return { before.epoch, 'same' } end
   local outcome, epoch = 'created', nil
-  if before.epoch and argv[3] == '1' then
+  -- A replica that took over from the recorded server may lack its last writes, however durable each of both is.
+  if before.epoch and argv[3] == '1' and before.replid ~= argv[4] then
     outcome, epoch = 'kept', before.epoch
   else
     if before.epoch then outcome = 'changed' end

@@ -14,7 +14,7 @@ use super::health::NodeHealth;
 use super::reload::Reload;
 use super::shutdown::{Shutdown, Stage};
 use super::threads::{self, Shared, Threads};
-use crate::api::{self, AdminState};
+use crate::api::{self, AdminState, Health as _};
 use crate::auth::{ApiKeys, TokenVerifier};
 use crate::config::ServeConfig;
 use crate::delivery::Stop;
@@ -70,7 +70,17 @@ pub(super) async fn run(
     metrics::gauge!(names::SESSIONS_MAX).set(config.sessions_max as f64);
 
     let threads = Threads::start(&shared, public, &stopping, &closing)?;
-    let admin_state = AdminState { health: shared.health.clone(), render_metrics: Arc::new(move || recorder.render()) };
+    let admin_state = AdminState {
+        health: shared.health.clone(),
+        render_metrics: Arc::new({
+            let health = shared.health.clone();
+            move || {
+                // Also when nobody asks for /readyz.
+                health.ready();
+                recorder.render()
+            }
+        }),
+    };
     side.push(accept(admin, api::admin_router(admin_state), config, &ending)?);
     if let Some(producers) = producers {
         let router = api::producer_router(threads::api_state(&shared, store.clone()));

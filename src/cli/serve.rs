@@ -108,9 +108,7 @@ async fn check(config: &ServeConfig, store: &Store) -> Result<ServerReport, Fail
         match server::check(&mut store.shared(), config.allow_eviction).await {
             Ok(report) => return Ok(report),
             Err(ServerError::Store(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)))
-                if tokio::time::Instant::now() < deadline
-                    && !reason.contains("NOAUTH")
-                    && !reason.contains("WRONGPASS") =>
+                if tokio::time::Instant::now() < deadline && !is_authentication(&reason) =>
             {
                 if is_first {
                     tracing::warn!(reason, wait_s = REDIS_WAIT_MAX.as_secs(), "Redis does not answer; waiting for it");
@@ -122,6 +120,11 @@ async fn check(config: &ServeConfig, store: &Store) -> Result<ServerReport, Fail
             Err(error) => return Err(error).or_exit(Exit::UnsuitableRedis),
         }
     }
+}
+
+/// Whether Redis refused who we are: no waiting mends that.
+fn is_authentication(reason: &str) -> bool {
+    ["NOAUTH", "WRONGPASS", "authentication failed", "AuthenticationFailed"].iter().any(|sign| reason.contains(sign))
 }
 
 fn report(report: &ServerReport) {

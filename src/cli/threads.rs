@@ -20,7 +20,7 @@ use crate::delivery::readiness::Readiness;
 use crate::delivery::{Shard, ShardConfig, Stop};
 use crate::publish::{Publisher, PublisherConfig};
 use crate::store::Store;
-use crate::transport::{AcceptConfig, Acceptor, Gate, Slots};
+use crate::transport::{AcceptConfig, Acceptor, Gate, HostFilter, Slots};
 
 /// Time for the last close frames to leave after the sessions are released.
 const SOCKETS_CLOSE_MAX: Duration = Duration::from_secs(3);
@@ -99,7 +99,7 @@ async fn serve(
     let config = &shared.config;
     let store = shared.store.for_thread().or_exit(Exit::Other)?;
     let nodes = shared.nodes.clone();
-    let (shard, handle) = Shard::new(ShardConfig {
+    let (shard, handle) = Shard::with_handle(ShardConfig {
         store: store.clone(),
         node: config.node_id.to_string(),
         owner: shared.nodes.owner(number as u16),
@@ -118,7 +118,7 @@ async fn serve(
         connections: shared.connections.clone(),
         connect_timeout: config.limits.connect_timeout,
         hosts: hosts(config).map(|policy| {
-            let answers: Arc<dyn Fn(&str) -> bool + Send + Sync> = Arc::new(move |host: &str| policy.allows(host));
+            let answers: HostFilter = Arc::new(move |host: &str| policy.allows(host));
             answers
         }),
     });

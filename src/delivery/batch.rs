@@ -245,6 +245,9 @@ impl Shard {
     /// publish to the owner that calls it.
     fn take_over(&mut self, key: SessionKey, attachment: &Attachment, now: Now) {
         let generation = attachment.generation;
+        if attachment.took_over {
+            self.observer.takeovers.increment(1);
+        }
         let Some(held) = self.sessions.get_mut(key) else { return };
         let (user, device) = (held.session.user().clone(), held.session.device().clone());
         if attachment.length > self.limits.inbox_length_max {

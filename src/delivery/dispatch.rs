@@ -214,9 +214,6 @@ impl Shard {
             Action::Close(code) => {
                 held.outlet.close(code);
                 self.observer.closed(Some(code));
-                if code == CloseCode::Superseded {
-                    self.observer.takeovers.increment(1);
-                }
             }
             Action::Delivered { ms, attempt } => {
                 self.observer.delivered.increment(1);

@@ -77,6 +77,7 @@ impl LinkPlan {
         let identity = self.step(server::identity(data)).await?;
         let mut recover = Function::Recover.call(&[&self.store.keys().name(Key::Epoch)]);
         recover.arg(&identity.run_id).arg(&identity.replid).arg(u8::from(identity.fsync_always));
+        recover.arg(&identity.replid2);
         let outcome = self.step(recover.query_async(data)).await;
         let (epoch, _): (String, String) = match outcome {
             Err(StoreError::FunctionMissing) => {

@@ -10,12 +10,26 @@ use super::batch::Order;
 use super::control::Control;
 use super::link::{Link, LinkPlan, follow, rescue};
 use super::shard::{Shard, millis};
-use crate::store::StoreError;
 use crate::store::server::FlagsOutcome;
+use crate::store::{Store, StoreError};
 
 /// Pauses between attempts to connect: doubling from the first to the last.
 const CONNECT_PAUSE_MS: u64 = 100;
 const CONNECT_PAUSE_MS_MAX: u64 = 2_000;
+
+/// Tries of [`refresh`].
+const REFRESH_COUNT_MAX: usize = 5;
+
+/// Lets this thread's publishing connection find out that it is dead, if it is: else the next publish would, and be
+/// answered with an unknown outcome.
+async fn refresh(store: Store) {
+    for _ in 0..REFRESH_COUNT_MAX {
+        if store.query::<()>(&redis::cmd("PING")).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(CONNECT_PAUSE_MS)).await;
+    }
+}
 
 impl Shard {
     /// Begins to make a link, after a pause that grows with the attempts.
@@ -86,6 +100,7 @@ impl Shard {
             self.confirm(user, now);
         }
         self.lose_hints(now);
+        tokio::spawn(refresh(self.store.clone()));
         info!(sessions = self.sessions.len(), primary, "connected to Redis");
     }
 

@@ -263,6 +263,11 @@ fn decode_attach(values: &mut vec::IntoIter<Value>) -> Result<Result<Attachment,
         start: id(&text()?)?,
         gap: GapRecord::parse(&text()?),
         length: number(&text()?)?,
+        took_over: {
+            // Before it stands the time, which nobody asks for.
+            text()?;
+            text()? == "1"
+        },
     }))
 }
 

@@ -149,7 +149,7 @@ async fn flush_time(at: Option<TokioInstant>) {
 impl Shard {
     /// A shard and the handle to it.
     #[must_use]
-    pub fn new(config: ShardConfig) -> (ShardRun, ShardHandle) {
+    pub fn with_handle(config: ShardConfig) -> (ShardRun, ShardHandle) {
         let (handle, events) = ShardHandle::new();
         let limits = config.limits;
         let keys = config.store.keys();

@@ -63,6 +63,8 @@ pub struct ServerIdentity {
     pub run_id: String,
     /// Changes with every failover.
     pub replid: String,
+    /// That of the primary whose replica this server was, or zeros.
+    pub replid2: String,
     /// Whether a restart loses nothing.
     pub fsync_always: bool,
     /// Still reading its data from disk.
@@ -183,6 +185,7 @@ pub async fn identity(connection: &mut impl ConnectionLike) -> Result<ServerIden
     Ok(ServerIdentity {
         run_id: field("run_id")?,
         replid: field("master_replid")?,
+        replid2: field("master_replid2")?,
         is_loading: info.get("loading").is_some_and(|loading| loading != "0"),
         is_primary: info.get("role").is_none_or(|role| role == "master"),
         fsync_always: fsync(connection, &info).await? == Fsync::Always,

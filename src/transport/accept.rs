@@ -119,7 +119,7 @@ async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping:
             // The router is not needed any more; a session may last for days.
             drop((router, stopping));
             if !gate.answers_to(head.host()) {
-                let refused = Refused { status: 403, code: ErrorCode::BadHost, detail: Gate::BAD_HOST };
+                let refused = Refused { status: 421, code: ErrorCode::BadHost, detail: Gate::BAD_HOST };
                 return opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await;
             }
             match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {

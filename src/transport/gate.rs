@@ -17,6 +17,9 @@ pub(super) const FULL: Refused = Refused {
     detail: "this node holds as many sessions as it may (sessions_max); connect to another one",
 };
 
+/// Says whether a `Host` header is one that this server answers to.
+pub type HostFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// What every connection of a shard needs to get in.
 pub struct Gate {
     /// The shard.
@@ -30,7 +33,7 @@ pub struct Gate {
     /// Time for the `connect` frame.
     pub connect_timeout: Duration,
     /// Which `Host` headers are answered; all if `None`.
-    pub hosts: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    pub hosts: Option<HostFilter>,
 }
 
 impl Gate {

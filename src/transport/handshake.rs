@@ -110,9 +110,10 @@ impl Refused {
     pub(super) fn reason(self) -> &'static str {
         match self.status {
             401 => "Unauthorized",
-            403 => "Forbidden",
+            404 => "Not Found",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
+            421 => "Misdirected Request",
             426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             503 => "Service Unavailable",
@@ -123,7 +124,7 @@ impl Refused {
     /// The problem document (RFC 9457).
     pub(super) fn body(self) -> String {
         serde_json::json!({
-            "type": "about:blank",
+            "type": format!("urn:homing:problem:{}", self.code.as_str()),
             "title": self.reason(),
             "status": self.status,
             "code": self.code.as_str(),

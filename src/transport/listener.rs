@@ -1,4 +1,4 @@
-//! Listening sockets.
+//! Listening sockets: opened with what a storm of reconnecting clients needs, shared by all shards.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -10,10 +10,10 @@ const BACKLOG: i32 = 16_384;
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}: {cause}")]
 pub struct ListenError {
     address: SocketAddr,
-    source: std::io::Error,
+    cause: std::io::Error,
 }
 
 /// A listening socket that shards can share by cloning it.
@@ -21,7 +21,7 @@ pub struct ListenError {
 /// # Errors
 /// [`ListenError`] when the address is taken or not ours.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    open(address).map_err(|source| ListenError { address, source })
+    open(address).map_err(|cause| ListenError { address, cause })
 }
 
 fn open(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -16,6 +16,6 @@ mod socket;
 mod upgrade;
 
 pub use accept::{AcceptConfig, Acceptor};
-pub use gate::Gate;
+pub use gate::{Gate, HostFilter};
 pub use listener::{ListenError, listen};
 pub use slots::Slots;

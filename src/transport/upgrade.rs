@@ -30,7 +30,7 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     if !gate.answers_to(host) {
-        return refuse(Refused { status: 403, code: ErrorCode::BadHost, detail: Gate::BAD_HOST });
+        return refuse(Refused { status: 421, code: ErrorCode::BadHost, detail: Gate::BAD_HOST });
     }
     let (accepted, places) = match head.accept().and_then(|accepted| Ok((accepted, places(&gate)?))) {
         Ok(accepted) => accepted,

@@ -249,6 +249,8 @@ pub struct Attachment {
     pub gap: Option<Gap>,
     /// Entries in the inbox.
     pub length: u64,
+    /// Whether another session had the device.
+    pub took_over: bool,
 }
 
 /// Why an attach was refused.

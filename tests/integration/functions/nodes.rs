@@ -8,9 +8,20 @@ use super::Library;
 
 impl Library {
     async fn recover(&mut self, run_id: &str, replid: &str, fsync_always: bool) -> (String, String) {
+        self.recover_replica(run_id, replid, fsync_always, "0000").await
+    }
+
+    /// `replid2` is that of the primary whose replica this server was.
+    async fn recover_replica(
+        &mut self,
+        run_id: &str,
+        replid: &str,
+        fsync_always: bool,
+        replid2: &str,
+    ) -> (String, String) {
         let epoch = self.keys.name(Key::Epoch);
         let always = if fsync_always { "1" } else { "0" };
-        self.call(Function::Recover, &[&epoch], &[run_id, replid, always]).await
+        self.call(Function::Recover, &[&epoch], &[run_id, replid, always, replid2]).await
     }
 
     /// The reply's head, and name, age and JSON of every node.
@@ -47,6 +58,15 @@ async fn of_all_nodes_that_reconnect_after_a_restart_one_changes_the_epoch_once(
     assert_eq!(library.recover("run-2", "repl-2", false).await, (second.clone(), "same".to_owned()));
     // A failover that keeps the process but not the history counts as well.
     assert_eq!(library.recover("run-2", "repl-3", false).await.1, "changed");
+}
+
+#[tokio::test]
+async fn a_replica_that_takes_over_changes_the_epoch_although_its_log_is_flushed_always() {
+    let mut library = Library::start().await;
+    let (first, _) = library.recover("run-1", "repl-1", true).await;
+    let (second, outcome) = library.recover_replica("run-2", "repl-2", true, "repl-1").await;
+    assert_eq!(outcome, "changed", "it may lack the last writes of the old primary");
+    assert_ne!(first, second);
 }
 
 #[tokio::test]

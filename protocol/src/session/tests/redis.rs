@@ -298,6 +298,7 @@ impl Redis {
             start: record.start.unwrap_or_default(),
             gap: record.gap.clone(),
             length,
+            took_over: !previous_owner.is_empty() && !repeated,
         };
         self.devices.insert(device.to_owned(), record);
         if previous_owner != caller.owner {
