@@ -12,6 +12,7 @@ mod frames;
 mod functions;
 mod harness;
 mod http;
+mod prometheus;
 mod raw_producers;
 mod real_input;
 mod redis_loss;
