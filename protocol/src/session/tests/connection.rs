@@ -18,7 +18,6 @@ pub(super) enum Out {
 pub(super) struct Connection {
     pub(super) node: usize,
     pub(super) key: usize,
-    pub(super) device: String,
     pub(super) wire: VecDeque<Out>,
     /// Whether it answers pings.
     pub(super) answers: bool,
@@ -30,9 +29,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(node: usize, key: usize, device: &str) -> Self {
+    pub(super) fn new(node: usize, key: usize) -> Self {
         let (wire, frames, sizes) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { node, key, device: device.to_owned(), wire, answers: true, frames, sizes, closed: None }
+        Self { node, key, wire, answers: true, frames, sizes, closed: None }
     }
 
     /// Takes one thing off the wire; the frame, if it is one.

@@ -8,4 +8,6 @@ mod claims;
 mod connection;
 mod node;
 mod pair;
+mod play;
+mod promise;
 mod redis;

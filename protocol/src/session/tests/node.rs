@@ -66,6 +66,18 @@ enum Item {
     Release { device: String },
 }
 
+impl Item {
+    /// A copy, if it reads new entries.
+    fn new_read(&self) -> Option<Self> {
+        match self {
+            Self::Session { key, command: Command::ReadNew { count } } => {
+                Some(Self::Session { key: *key, command: Command::ReadNew { count: *count } })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The pipeline in flight.
 struct Flight {
     items: Vec<Item>,
@@ -225,11 +237,11 @@ impl Node {
 
     /// Redis executes the pipeline in flight, or one that was left behind.
     pub(super) fn execute(&mut self, world: &mut World) -> bool {
-        if let Some(flight) = self.orphans.pop() {
-            self.execute_items(world, &flight.items);
+        let Some(mut flight) = self.flight.take() else {
+            let Some(orphan) = self.orphans.pop() else { return false };
+            self.execute_items(world, &orphan.items);
             return true;
-        }
-        let Some(mut flight) = self.flight.take() else { return false };
+        };
         let executes = flight.answers.is_none() && !flight.killed;
         if executes {
             flight.answers = Some(self.execute_items(world, &flight.items));
@@ -281,6 +293,10 @@ impl Node {
         let Flight { items, answers, killed } = flight;
         if killed {
             self.lose_link();
+            if answers.is_none() && world.fault == Some(Fault::OldConnectionLives) {
+                let items = items.iter().filter_map(Item::new_read).collect();
+                self.orphans.push(Flight { items, answers: None, killed: false });
+            }
         }
         let mut answers = if killed { None } else { answers }.unwrap_or_default().into_iter();
         for item in items {
@@ -407,10 +423,6 @@ impl Node {
         }
         if let Some(flight) = &mut self.flight {
             flight.killed = true;
-            if flight.answers.is_none() && world.fault == Some(Fault::OldConnectionLives) {
-                let items = self.flight.take().map(|flight| flight.items).unwrap_or_default();
-                self.abandon(world, items);
-            }
         }
         self.linked = true;
         self.hints.clear();
@@ -427,18 +439,5 @@ impl Node {
             self.each(world, |session, now, _| session.handle_hints_lost(now));
         }
         true
-    }
-
-    /// A planted bug: the sessions are told that the read failed, while it will still be executed.
-    fn abandon(&mut self, world: &mut World, items: Vec<Item>) {
-        let mut kept = Vec::new();
-        for item in items {
-            let Item::Session { key, command } = item else { continue };
-            if let Command::ReadNew { count } = &command {
-                kept.push(Item::Session { key, command: Command::ReadNew { count: *count } });
-            }
-            self.complete(world, key, command, Reply::Failed(Failure::Disconnected));
-        }
-        self.orphans.push(Flight { items: kept, answers: None, killed: false });
     }
 }

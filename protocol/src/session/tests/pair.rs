@@ -89,7 +89,7 @@ impl Pair {
         let open = Open { user, device: device_name, connect: *connect, expires_at_ms: self.expires_at_ms, primary };
         let session = Session::new(self.world.now, Arc::new(self.config.clone()), open);
         let connection = self.world.connections.len();
-        self.world.connections.push(Connection::new(node, 0, device));
+        self.world.connections.push(Connection::new(node, 0));
         let key = self.nodes[node].insert(&mut self.world, session, connection);
         self.world.connections[connection].key = key;
         connection

@@ -164,10 +164,6 @@ impl Redis {
         self.group(device).map(|group| group.pending.keys().copied().collect()).unwrap_or_default()
     }
 
-    pub(super) fn length(&self) -> usize {
-        self.inbox.as_ref().map_or(0, |inbox| inbox.entries.len())
-    }
-
     /// The inbox is deleted by somebody.
     pub(super) fn delete_inbox(&mut self) {
         self.inbox = None;

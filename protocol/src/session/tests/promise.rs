@@ -1,0 +1,65 @@
+//! The promise as a property: no interleaving breaks it, and planted bugs do.
+
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+
+use super::node::Fault;
+use super::play::{Op, Play, ops};
+
+/// Plays of the property test. `HOMING_PROMISE_CASES` asks for more.
+const CASES: u32 = 300;
+/// Plays within which each planted bug must be found.
+const CASES_WITH_FAULT: u32 = 2_000;
+/// First byte of the seed. `HOMING_PROMISE_SEED` asks for others.
+const SEED: u8 = 1;
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn plays(cases: u32, seed: u8, fault: Option<Fault>, shrinks: u32) -> Result<(), TestError<Vec<Op>>> {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: shrinks, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
+    runner.run(&ops(), |ops| Play::new(fault).run(&ops))
+}
+
+/// If this fails, some interleaving loses, repeats or reorders messages, or closes the wrong client.
+#[test]
+fn any_interleaving_keeps_the_promise() {
+    let (cases, seed) = (setting("HOMING_PROMISE_CASES", CASES), setting("HOMING_PROMISE_SEED", SEED));
+    if let Err(TestError::Fail(reason, ops)) = plays(cases, seed, None, 20_000) {
+        panic!("seed {seed}: {reason} by {} steps: {ops:#?}", ops.len());
+    }
+}
+
+/// What a play with a planted bug fails with.
+fn found(fault: Fault) -> String {
+    match plays(CASES_WITH_FAULT, SEED, Some(fault), 0) {
+        Err(TestError::Fail(reason, _)) => reason.to_string(),
+        outcome => panic!("{fault:?} was not found: {outcome:?}"),
+    }
+}
+
+#[test]
+fn reading_before_the_subscription_is_confirmed_is_found() {
+    assert!(found(Fault::ReadBeforeSubscribe).starts_with("undelivered"));
+}
+
+#[test]
+fn a_trim_by_one_device_is_found() {
+    assert!(found(Fault::TrimByOneDevice).starts_with("trimmed"));
+}
+
+#[test]
+fn not_reading_again_on_release_or_sweep_is_found() {
+    assert!(found(Fault::DeafToReleases).starts_with("undelivered"));
+}
+
+#[test]
+fn not_reading_again_after_a_lost_link_is_found() {
+    assert!(found(Fault::ForgetfulLink).starts_with("undelivered"));
+}
+
+#[test]
+fn a_read_on_a_lost_connection_that_is_not_killed_is_found() {
+    assert!(found(Fault::OldConnectionLives).starts_with("undelivered"));
+}
