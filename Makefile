@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test redis
+.PHONY: help run build check test redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,7 +18,7 @@ check: ## What a change must pass before its tests: format, lints, licences, doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	cargo test --locked --test tidy
 
-test: redis ## Every test: units, properties, and integration on real redis-server and homing processes
+test: redis prometheus ## Every test: units, properties, and integration on real redis-server and homing processes
 	cargo test --workspace --locked
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
@@ -32,4 +32,17 @@ redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 			brew install redis; \
 		else \
 			echo 'redis-server is missing, and there is no apt-get, dnf or brew: install it by hand' >&2; exit 1; \
+		fi; }
+
+prometheus: ## Install prometheus if it is missing, for the test of the dashboard and the alert rules
+	@command -v prometheus >/dev/null || { \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		if command -v apt-get >/dev/null; then \
+			$$sudo apt-get update && $$sudo apt-get install --yes --no-install-recommends prometheus; \
+		elif command -v dnf >/dev/null; then \
+			$$sudo dnf install --assumeyes golang-github-prometheus; \
+		elif command -v brew >/dev/null; then \
+			brew install prometheus; \
+		else \
+			echo 'prometheus is missing, and there is no apt-get, dnf or brew: install it by hand' >&2; exit 1; \
 		fi; }

@@ -247,7 +247,7 @@ async fn pages_cover_an_inbox_once() {
     let (mut seen, mut path) = (Vec::new(), "/v1/users/alice/messages?limit=2".to_owned());
     loop {
         let mut page = fixture.get(&path).await.body;
-        seen.extend(page["items"].as_array_mut().unwrap().drain(..));
+        seen.append(page["items"].as_array_mut().unwrap());
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         path = format!("/v1/users/alice/messages?limit=2&cursor={cursor}");
     }

@@ -3,7 +3,6 @@
 //! Owns options, their bounds and their sources. It must not know Redis or sockets. Invariant: a value that was parsed
 //! needs no further check.
 
-pub mod cidr;
 pub mod client;
 pub mod dev;
 pub mod error;
@@ -17,7 +16,6 @@ pub mod redis_url;
 pub mod secret;
 pub mod serve;
 
-pub use cidr::Cidr;
 pub use client::{ClientConfig, ClientOptions};
 pub use error::ConfigError;
 pub use host::Host;

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Deserializer, de};
 
-use super::cidr::Cidr;
 use super::limit_options::LimitOptions;
 use super::redis_url::RedisUrl;
 use super::secret::{ApiKeyEntry, JwtSecretEntry};
@@ -95,15 +94,6 @@ pub struct ServeOptions {
     #[arg(long, env = "HOMING_JWT_ALGORITHM", hide_env_values = true)]
     pub jwt_algorithm: Option<JwtAlgorithm>,
 
-    /// Origins whose pages may call /v1/me/, separated by commas [default: none].
-    #[arg(long, env = "HOMING_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', hide_env_values = true)]
-    pub cors_origins: Option<Vec<String>>,
-
-    /// Proxies whose X-Forwarded-For is believed: addresses or ranges, separated by commas [default: none].
-    #[arg(long, env = "HOMING_TRUSTED_PROXIES", value_name = "RANGES", value_delimiter = ',', hide_env_values = true)]
-    #[serde(deserialize_with = "texts")]
-    pub trusted_proxies: Option<Vec<Cidr>>,
-
     /// Start although Redis may evict keys when its memory is full, and messages with them.
     #[arg(long, env = "HOMING_ALLOW_EVICTION", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_name = "BOOL", value_parser = BoolishValueParser::new(),
@@ -162,8 +152,6 @@ impl ServeOptions {
             sessions_max: self.sessions_max.or(file.sessions_max),
             jwt_audience: self.jwt_audience.or(file.jwt_audience),
             jwt_algorithm: self.jwt_algorithm.or(file.jwt_algorithm),
-            cors_origins: self.cors_origins.or(file.cors_origins),
-            trusted_proxies: self.trusted_proxies.or(file.trusted_proxies),
             allow_eviction: self.allow_eviction.or(file.allow_eviction),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
@@ -177,11 +165,4 @@ impl ServeOptions {
 
 fn text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
-}
-
-fn texts<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
-    deserializer: D,
-) -> Result<Option<Vec<T>>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use homing_protocol::name::Name;
 
-use super::cidr::Cidr;
 use super::dev::DevSecrets;
 use super::error::ConfigError;
 use super::file::ConfigFile;
@@ -43,10 +42,6 @@ pub struct ServeConfig {
     pub jwt: JwtConfig,
     /// Producers' keys.
     pub api_keys: Vec<ApiKey>,
-    /// Origins whose pages may call `/v1/me/`.
-    pub cors_origins: Vec<String>,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Cidr>,
     /// Start although Redis may evict messages.
     pub allow_eviction: bool,
     /// How logs are written.
@@ -143,13 +138,6 @@ impl ServeConfig {
                 audience: options.jwt_audience,
             },
             api_keys: options.api_keys.into_iter().map(|entry| entry.parse()).collect::<Result<_, _>>()?,
-            cors_origins: options
-                .cors_origins
-                .unwrap_or_default()
-                .into_iter()
-                .map(parse_origin)
-                .collect::<Result<_, _>>()?,
-            trusted_proxies: options.trusted_proxies.unwrap_or_default(),
             allow_eviction: options.allow_eviction.unwrap_or(false),
             log_format: options.log_format.unwrap_or(if is_dev { LogFormat::Human } else { LogFormat::Json }),
             log_level: options.log_level.unwrap_or_else(|| "info".to_owned()),
@@ -249,14 +237,6 @@ pub(super) fn parse_prefix(prefix: String) -> Result<String, ConfigError> {
         return Err(ConfigError::value("prefix", reason));
     }
     Ok(prefix)
-}
-
-fn parse_origin(origin: String) -> Result<String, ConfigError> {
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    match host {
-        Some(host) if !host.is_empty() && !host.contains(['/', '*', ' ', '?', '#', '@']) => Ok(origin),
-        _ => Err(ConfigError::value("cors_origins", format!("{origin:?} is no origin, as https://app.example.org is"))),
-    }
 }
 
 fn sessions_max(descriptors_max: Option<u64>) -> usize {

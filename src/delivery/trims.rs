@@ -84,9 +84,9 @@ mod tests {
         trims.note(&alice, 1, 0);
         trims.note(&alice, 1, 10);
         trims.note(&bob, 3, 20);
-        assert_eq!(trims.take(30, 10), [bob.clone()]);
+        assert_eq!(trims.take(30, 10), std::slice::from_ref(&bob));
         assert!(!trims.is_due(4_999));
-        assert_eq!(trims.take(5_000, 10), [alice.clone()]);
+        assert_eq!(trims.take(5_000, 10), std::slice::from_ref(&alice));
         trims.note(&bob, 1, 5_010);
         assert_eq!(trims.take(5_020, 10), [bob]);
         assert_eq!(trims.take(u64::MAX, 10), Vec::<Name>::new());

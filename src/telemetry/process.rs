@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Names of the metrics that [`Process::render`] writes.
+/// Names of the metrics that this module writes.
 pub const ALL: &[&str] = &[
     "process_resident_memory_bytes",
     "process_open_fds",

@@ -48,7 +48,7 @@ async fn a_device_that_moves_to_another_node_gets_exactly_what_it_has_not_acknow
     redis.publish("alice", "marker").await;
     assert_eq!(after.messages_until("marker").await.len(), 1);
     eventually("the takeover is counted", async || {
-        (first.metric("homing_takeovers_total").await? >= 1.0).then_some(())
+        (second.metric("homing_takeovers_total").await? >= 1.0).then_some(())
     })
     .await;
 }
