@@ -13,8 +13,8 @@ use crate::id::EntryId;
 
 const NODES: usize = 3;
 const DEVICES: [&str; 2] = ["phone", "web"];
-/// Small, so that a few messages fill it.
-const WINDOW: u16 = 3;
+/// Small, so that a few messages fill it; different ones, so that a pending list may be larger than the window.
+const WINDOWS: std::ops::Range<usize> = 1..6;
 /// Within which every lost hint is made good.
 const SWEPT_MS: u64 = 70_000;
 
@@ -45,8 +45,8 @@ pub(super) enum Op {
     /// Acknowledge the n-th unacked message, and all before it or not.
     Ack(usize, usize, bool),
     Nack(usize, usize),
-    /// A device connects to a node; the old connection's node does not notice.
-    Connect(usize, usize),
+    /// A device connects to a node, with a window; the old connection's node does not notice.
+    Connect(usize, usize, usize),
     /// The node of a device's connection before the last n notices that it is gone.
     HangUp(usize, usize),
     Block(usize, bool),
@@ -80,7 +80,7 @@ fn all_ops() -> impl Strategy<Value = Vec<Op>> {
         9 => device().prop_map(Op::Receive),
         5 => (device(), 0..4usize, any::<bool>()).prop_map(|(device, nth, all)| Op::Ack(device, nth, all)),
         1 => (device(), 0..4usize).prop_map(|(device, nth)| Op::Nack(device, nth)),
-        3 => (device(), node()).prop_map(|(device, node)| Op::Connect(device, node)),
+        3 => (device(), node(), WINDOWS).prop_map(|(device, node, window)| Op::Connect(device, node, window)),
         1 => (device(), 0..3usize).prop_map(|(device, nth)| Op::HangUp(device, nth)),
         1 => (device(), any::<bool>()).prop_map(|(device, blocked)| Op::Block(device, blocked)),
         3 => prop::sample::select(vec![1, 100, 1_000, 5_000, 31_000]).prop_map(Op::Pass),
@@ -105,17 +105,18 @@ struct Client {
 pub(super) struct Play {
     pair: Pair,
     clients: [Client; 2],
+    /// Of each connection.
+    windows: Vec<usize>,
     dropped_hints: bool,
 }
 
 impl Play {
     pub(super) fn new(fault: Option<Fault>) -> Self {
         let mut pair = Pair::new(NODES);
-        pair.config.window = WINDOW;
         pair.world.fault = fault;
         pair.world.redis.trims_by_one_device = fault == Some(Fault::TrimByOneDevice);
         pair.world.redis.sweeps_see_nothing = fault == Some(Fault::DeafToReleases);
-        Self { pair, clients: Default::default(), dropped_hints: false }
+        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false }
     }
 
     /// Plays to the end; an error names the invariant that broke.
@@ -136,6 +137,11 @@ impl Play {
         for (device, owed) in &self.pair.world.redis.owed {
             let lost: Vec<String> = owed.iter().map(EntryId::to_string).collect();
             prop_assert!(lost.is_empty(), "undelivered: {lost:?} never came to {device}");
+        }
+        for device in DEVICES {
+            let sessions = self.pair.nodes.iter().flat_map(|node| node.sessions.iter().flatten());
+            let owners = sessions.filter(|held| held.device == device && held.session.is_live()).count();
+            prop_assert!(owners <= 1, "owned twice: {device} has {owners} live sessions");
         }
         Ok(())
     }
@@ -171,7 +177,7 @@ impl Play {
                     pair.nack(*connection, *id, 1_000);
                 }
             }
-            Op::Connect(device, node) => self.connect(device, node),
+            Op::Connect(device, node, window) => self.connect(device, node, window),
             Op::HangUp(device, nth) => {
                 let client = &mut self.clients[device];
                 if let Some(connection) = client.connections.iter().rev().nth(nth) {
@@ -188,15 +194,16 @@ impl Play {
         }
     }
 
-    fn connect(&mut self, device: usize, node: usize) {
+    fn connect(&mut self, device: usize, node: usize, window: usize) {
         let client = &mut self.clients[device];
         let seq = client.connections.len();
-        let mut members = json!({"confirm": true, "instance": "tab", "seq": seq});
+        let mut members = json!({"confirm": true, "instance": "tab", "seq": seq, "window": window});
         if let Some(epoch) = &client.epoch {
             members["epoch"] = json!(epoch);
         }
         client.connections.push(self.pair.connect_as(node, DEVICES[device], members));
         client.open = true;
+        self.windows.push(window);
     }
 
     fn ack(&mut self, device: usize, nth: usize, all: bool) {
@@ -241,7 +248,7 @@ impl Play {
             return Err(TestCaseError::fail(format!("trimmed: {id} was not acked by {device}")));
         }
         for held in nodes.iter().flat_map(|node| node.sessions.iter().flatten()) {
-            prop_assert!(held.session.in_flight() <= usize::from(WINDOW), "the window is exceeded");
+            prop_assert!(held.session.in_flight() <= self.windows[held.connection], "the window is exceeded");
         }
         Ok(())
     }
@@ -257,7 +264,7 @@ impl Play {
             let client = &self.clients[device];
             // An open connection stays: a new one would read everything again, whatever the old one missed.
             if !client.open && !client.connections.is_empty() {
-                self.connect(device, device);
+                self.connect(device, device, WINDOWS.end);
             }
         }
         self.settle();

@@ -56,7 +56,9 @@ fn not_reading_again_on_release_or_sweep_is_found() {
 
 #[test]
 fn not_reading_again_after_a_lost_link_is_found() {
-    assert!(found(Fault::ForgetfulLink).starts_with("undelivered"));
+    // A word of a take-over that was lost with the link leaves two owners, another hint leaves a message behind.
+    let reason = found(Fault::ForgetfulLink);
+    assert!(reason.starts_with("undelivered") || reason.starts_with("owned twice"), "{reason}");
 }
 
 #[test]

@@ -51,6 +51,19 @@ fn an_ack_of_an_id_that_was_never_delivered_is_not_confirmed() {
 }
 
 #[test]
+fn an_ack_that_arrives_during_the_walk_that_still_finds_its_message_stops_the_redelivery() {
+    let mut pair = Pair::new(1);
+    let client = pair.connect(0, json!({}));
+    let id = pair.publish("hello");
+    pair.settle();
+    pair.nodes[0].lose_link();
+    assert!(pair.relink(0) && pair.send(0) && pair.execute(0));
+    pair.ack(client, &[id]);
+    pair.settle();
+    assert_eq!(pair.client(client).messages(), [(id, 1)]);
+}
+
+#[test]
 fn an_ack_of_what_an_earlier_connection_acked_is_confirmed() {
     let mut pair = Pair::new(2);
     let first = pair.connect(0, json!({"confirm": true}));

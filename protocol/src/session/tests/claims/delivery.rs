@@ -57,6 +57,19 @@ fn a_wake_up_during_the_read_that_misses_its_entry_is_not_lost() {
 }
 
 #[test]
+fn a_read_that_redis_refuses_is_sent_again() {
+    let mut pair = Pair::new(1);
+    let client = pair.connect(0, json!({}));
+    pair.advance(10_000);
+    let id = pair.publish("hello");
+    pair.world.redis.refusing = true;
+    pair.settle();
+    pair.world.redis.refusing = false;
+    pair.advance(1_000);
+    assert_eq!(pair.client(client).messages(), [(id, 1)]);
+}
+
+#[test]
 fn the_window_is_never_exceeded_and_an_ack_makes_room() {
     let mut pair = Pair::new(1);
     let client = pair.connect(0, json!({"window": 3}));

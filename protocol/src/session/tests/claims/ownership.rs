@@ -117,6 +117,23 @@ fn what_a_superseded_node_reads_late_is_delivered_after_its_release() {
 }
 
 #[test]
+fn a_release_during_the_walk_that_misses_it_begins_the_walk_anew() {
+    let mut pair = Pair::new(2);
+    pair.connect(0, json!({}));
+    pair.publish("late");
+    pair.hear(0);
+    assert!(pair.send(0), "the read is on its way");
+    let new = pair.connect_as(1, "web", json!({}));
+    while pair.nodes[1].subscribe() || pair.nodes[1].subscribed() || pair.hear(1) {}
+    assert!(pair.turn(1), "the attach");
+    assert!(pair.send(1) && pair.execute(1), "the walk finds nothing");
+    pair.settle_node(0);
+    while pair.hear(1) {}
+    pair.settle();
+    assert_eq!(pair.client(new).ids().len(), 1);
+}
+
+#[test]
 fn what_a_node_reads_for_a_session_that_is_gone_is_released_all_the_same() {
     let mut pair = Pair::new(3);
     let first = pair.connect(0, json!({}));
