@@ -7,11 +7,15 @@ use homing_protocol::close::CloseCode;
 
 /// Bytes that may wait for a slow socket before the shard reads no more for it. Ordinary frames are smaller.
 pub const OUTLET_BYTES_MAX: usize = 64 * 1024;
+/// Bytes beyond which the transport takes no client frames either: their answers would pile up.
+const UNHEARD_BYTES_MIN: usize = 1024 * 1024;
+/// Bytes that a transport takes at once, and then writes before it takes more.
+const TAKE_BYTES_MAX: usize = 256 * 1024;
 
 /// A channel of text frames with one consumer. It is empty, and holds no buffer, for an idle session.
 ///
 /// Its memory is bounded: the shard stops reading for a session whose outlet is blocked, so that no more than one
-/// batch comes after [`OUTLET_BYTES_MAX`] is reached, and a transport takes no client frames while it is blocked.
+/// batch comes after [`OUTLET_BYTES_MAX`] is reached, and a transport takes no client frames once it is overfull.
 #[derive(Debug, Default)]
 pub struct Outlet {
     state: Mutex<State>,
@@ -26,6 +30,14 @@ struct State {
     waker: Option<Waker>,
     /// The shard waits for the outlet to be drained.
     awaited: bool,
+}
+
+impl State {
+    fn wake_later(&mut self, context: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.waker = Some(context.waker().clone());
+        }
+    }
 }
 
 /// What a transport has to write.
@@ -80,14 +92,38 @@ impl Outlet {
         blocked
     }
 
-    /// Takes all that is queued.
+    /// Whether so much waits that the client must take some of it before it is heard again.
+    #[must_use]
+    pub fn is_overfull(&self) -> bool {
+        self.state().bytes > UNHEARD_BYTES_MIN
+    }
+
+    /// Ready once the connection shall end, whatever still waits to be written.
+    pub fn poll_ending(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.close.is_some() {
+            return Poll::Ready(());
+        }
+        state.wake_later(context);
+        Poll::Pending
+    }
+
+    /// Takes what is queued, or as much of it as should be written at once; the close comes with the last frame.
     pub fn poll_take(&self, context: &mut Context<'_>) -> Poll<Outgoing> {
         let mut state = self.state();
         if state.frames.is_empty() && state.close.is_none() {
-            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                state.waker = Some(context.waker().clone());
-            }
+            state.wake_later(context);
             return Poll::Pending;
+        }
+        let mut bytes = 0;
+        let fitting = state.frames.iter().take_while(|frame| {
+            let fits = bytes < TAKE_BYTES_MAX;
+            bytes += frame.len();
+            fits
+        });
+        let count = fitting.count();
+        if count < state.frames.len() {
+            return Poll::Ready(Outgoing { frames: state.frames.drain(..count).collect(), close: None });
         }
         Poll::Ready(Outgoing { frames: std::mem::take(&mut state.frames), close: state.close })
     }
@@ -113,6 +149,18 @@ mod tests {
         assert!(outlet.written(2));
         assert!(!outlet.is_blocked());
         assert!(!outlet.written(1));
+    }
+
+    #[test]
+    fn a_large_batch_is_taken_in_parts_and_the_close_comes_last() {
+        let outlet = Outlet::new();
+        (0..3).for_each(|_| outlet.push("x".repeat(TAKE_BYTES_MAX)));
+        outlet.close(CloseCode::Draining);
+        let mut context = Context::from_waker(Waker::noop());
+        for close in [None, None, Some(CloseCode::Draining)] {
+            let Poll::Ready(part) = outlet.poll_take(&mut context) else { panic!("more was queued") };
+            assert_eq!((part.frames.len(), part.close), (1, close));
+        }
     }
 
     #[test]

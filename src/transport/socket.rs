@@ -30,10 +30,11 @@ use crate::delivery::{Renewal, SessionKey};
 
 /// Bytes that a connection reads at once, and keeps as a buffer all its life.
 const READ_BUFFER_BYTES: usize = 1_024;
-/// Bytes that may wait to be written: one server frame of the largest kind with a largest single message, and replies.
-const WRITE_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Time for a client to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a client to take what was sent to it before its close. One that reads nothing would else hold its place
+/// for ever.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -56,17 +57,21 @@ pub(super) async fn run(
     header_token: Option<Box<str>>,
     places: (Slot, Slot),
 ) {
+    // What may wait to be written is bounded by the outlet, and by the size of a single message.
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
     let mut socket = WebSocketStream::from_partially_read(stream, rest.to_vec(), Role::Server, Some(config)).await;
     let outlet = Outlet::new();
     match Box::pin(open(&mut socket, &gate, header_token, &outlet)).await {
         Ok(Some((key, user, device))) => {
-            converse(&mut socket, &gate, key, (&user, &device), &outlet).await;
+            let mut carrier = Carrier { socket: &mut socket, outlet: &outlet, unflushed: 0 };
+            if carrier.carry(&gate, key, (&user, &device), true).await == Carried::Ending {
+                // A closed session ignores what its client says; that must not stop the client from reading.
+                let _ = timeout(TAKE_TIMEOUT, Box::pin(carrier.carry(&gate, key, (&user, &device), false))).await;
+            }
             // The shard is gone only when the node is.
             let _ = gate.shard.gone(key).await;
         }
@@ -161,70 +166,101 @@ enum Turn {
     Take(Outgoing),
     /// So many bytes were written.
     Flushed(usize),
+    /// The session has ended, and the client is slow to take what was sent before.
+    Ending,
     Over,
 }
 
-/// Carries frames both ways until the connection ends.
-async fn converse(socket: &mut Socket, gate: &Gate, key: SessionKey, who: (&Name, &Name), outlet: &Outlet) {
-    // Bytes that were given to the socket and are not flushed yet.
-    let mut unflushed = 0;
-    loop {
-        let turn = poll_fn(|context| poll_turn(socket, outlet, &mut unflushed, context)).await;
-        let told = match turn {
-            Turn::Flushed(bytes) => match outlet.written(bytes) {
-                true => gate.shard.drained(key).await,
-                false => Ok(()),
-            },
-            Turn::Take(outgoing) => {
-                for frame in outgoing.frames {
-                    unflushed += frame.len();
-                    if Pin::new(&mut *socket).start_send(Message::text(frame)).is_err() {
-                        return;
-                    }
-                }
-                if let Some(code) = outgoing.close {
-                    return Box::pin(close(socket, code.number())).await;
-                }
-                Ok(())
-            }
-            Turn::Received(Ok(Message::Text(text))) => match Incoming::parse(&text) {
-                Ok(Incoming { frame: ClientFrame::Auth(token), reference }) => {
-                    let outcome = renew(gate, who, &token);
-                    gate.shard.renewal(key, Renewal { outcome, reference }).await
-                }
-                frame => gate.shard.frame(key, frame).await,
-            },
-            Turn::Received(Ok(Message::Ping(_) | Message::Pong(_))) => gate.shard.sign_of_life(key).await,
-            Turn::Received(Ok(Message::Binary(_))) => {
-                // 1003: this endpoint takes texts only.
-                return Box::pin(close(socket, 1003)).await;
-            }
-            Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => Ok(()),
-            Turn::Received(Err(error)) => return Box::pin(close_after(socket, &error)).await,
-            Turn::Over => return,
-        };
-        if told.is_err() {
-            return;
-        }
-    }
+/// How carrying frames came to its end.
+#[derive(PartialEq, Eq)]
+enum Carried {
+    /// The connection has ended.
+    Over,
+    /// The session has, and frames still wait to be taken by the client.
+    Ending,
 }
 
-/// Writes what is to be written, takes what is queued once that is done, and reads. Writing never stops reading: a
-/// client that is slow to take frames can still ack.
-fn poll_turn(socket: &mut Socket, outlet: &Outlet, unflushed: &mut usize, context: &mut Context<'_>) -> Poll<Turn> {
-    if *unflushed > 0 {
-        match Pin::new(&mut *socket).poll_flush(context) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Turn::Flushed(std::mem::take(unflushed))),
-            Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over),
-            Poll::Pending => {}
+/// A connection of a session.
+struct Carrier<'a> {
+    socket: &'a mut Socket,
+    outlet: &'a Outlet,
+    /// Bytes that were given to the socket and are not flushed yet.
+    unflushed: usize,
+}
+
+impl Carrier<'_> {
+    /// Carries frames both ways until the connection ends; or, if `patient`, until only the client's slowness keeps it
+    /// from ending.
+    async fn carry(&mut self, gate: &Gate, key: SessionKey, who: (&Name, &Name), patient: bool) -> Carried {
+        loop {
+            let turn = poll_fn(|context| self.poll_turn(patient, context)).await;
+            let told = match turn {
+                Turn::Flushed(bytes) => match self.outlet.written(bytes) {
+                    true => gate.shard.drained(key).await,
+                    false => Ok(()),
+                },
+                Turn::Take(outgoing) => {
+                    for frame in outgoing.frames {
+                        self.unflushed += frame.len();
+                        if Pin::new(&mut *self.socket).start_send(Message::text(frame)).is_err() {
+                            return Carried::Over;
+                        }
+                    }
+                    if let Some(code) = outgoing.close {
+                        Box::pin(close(self.socket, code.number())).await;
+                        return Carried::Over;
+                    }
+                    Ok(())
+                }
+                Turn::Received(Ok(Message::Text(text))) => match Incoming::parse(&text) {
+                    Ok(Incoming { frame: ClientFrame::Auth(token), reference }) => {
+                        let outcome = renew(gate, who, &token);
+                        gate.shard.renewal(key, Renewal { outcome, reference }).await
+                    }
+                    frame => gate.shard.frame(key, frame).await,
+                },
+                Turn::Received(Ok(Message::Ping(_) | Message::Pong(_))) => gate.shard.sign_of_life(key).await,
+                Turn::Received(Ok(Message::Binary(_))) => {
+                    // 1003: this endpoint takes texts only.
+                    Box::pin(close(self.socket, 1003)).await;
+                    return Carried::Over;
+                }
+                Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => Ok(()),
+                Turn::Received(Err(error)) => {
+                    Box::pin(close_after(self.socket, &error)).await;
+                    return Carried::Over;
+                }
+                Turn::Ending => return Carried::Ending,
+                Turn::Over => return Carried::Over,
+            };
+            if told.is_err() {
+                return Carried::Over;
+            }
         }
-    } else if let Poll::Ready(outgoing) = outlet.poll_take(context) {
-        return Poll::Ready(Turn::Take(outgoing));
     }
-    Poll::Ready(match ready!(Pin::new(&mut *socket).poll_next(context)) {
-        Some(received) => Turn::Received(received),
-        None => Turn::Over,
-    })
+
+    /// Writes what is to be written, takes what is queued once that is done, and reads. Writing does not stop reading,
+    /// so that a client that is slow to take frames can still ack; only one that lets too many answers pile up is not
+    /// heard until it has taken some.
+    fn poll_turn(&mut self, patient: bool, context: &mut Context<'_>) -> Poll<Turn> {
+        if self.unflushed > 0 {
+            match Pin::new(&mut *self.socket).poll_flush(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Turn::Flushed(std::mem::take(&mut self.unflushed))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over),
+                Poll::Pending if patient && self.outlet.poll_ending(context).is_ready() => {
+                    return Poll::Ready(Turn::Ending);
+                }
+                Poll::Pending if self.outlet.is_overfull() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        } else if let Poll::Ready(outgoing) = self.outlet.poll_take(context) {
+            return Poll::Ready(Turn::Take(outgoing));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut *self.socket).poll_next(context)) {
+            Some(received) => Turn::Received(received),
+            None => Turn::Over,
+        })
+    }
 }
 
 /// Checks a fresh token; it must be for the same user and device.

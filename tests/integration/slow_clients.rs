@@ -1,8 +1,10 @@
 //! Clients that read slowly, never ack, or send too much: Redis is the buffer, and nobody else pays.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions};
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, eventually};
 
 /// Resident memory of a process, in bytes.
 fn resident_bytes(pid: u32) -> u64 {
@@ -103,6 +105,56 @@ async fn a_client_that_vanishes_in_the_middle_of_a_large_backlog_can_return() {
         assert_eq!(client.next_message().await.id, *id);
         client.ack(&[id]).await;
     }
+}
+
+#[tokio::test]
+async fn a_backlog_of_large_messages_gets_through_to_a_client_with_a_large_window() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default()).await;
+    let ids = redis.publish_all("alice", (0..300).map(|number| format!("{number}-{}", "x".repeat(60_000)))).await;
+    let options = ConnectOptions { window: Some(1_024), receive_buffer: Some(4_096), ..ConnectOptions::default() };
+    let mut client = Client::connect(&node, "alice", "d", options).await;
+    for id in &ids {
+        assert_eq!(client.next_message().await.id, *id);
+        client.ack(&[id]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_closed_client_that_reads_nothing_gives_its_place_back() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default().set("sessions_max", "2")).await;
+    redis.publish_all("alice", (0..60).map(|number| format!("{number}-{}", "x".repeat(60_000)))).await;
+    let options = ConnectOptions { receive_buffer: Some(4_096), ..ConnectOptions::default() };
+    let _deaf = Client::connect(&node, "alice", "d", options).await;
+    eventually("its messages were read", async || (redis.pending("alice", "d").await > 0).then_some(())).await;
+    let _newer = Client::connect(&node, "alice", "d", ConnectOptions::default()).await;
+    eventually("a place for another session", async || {
+        Client::try_connect(node.address(), "bob", "d", ConnectOptions::default()).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answers_to_a_client_that_reads_nothing_do_not_pile_up() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("frames_per_second", "10000").set("frames_burst", "10000");
+    let node = Node::start(&redis, options).await;
+    let options = ConnectOptions { confirm: true, receive_buffer: Some(4_096), ..ConnectOptions::default() };
+    let mut deaf = Client::connect(&node, "deaf", "d", options).await;
+    let id = redis.publish("deaf", "1").await;
+    deaf.next_message().await;
+    let before = resident_bytes(node.pid());
+    // Each is answered by as many bytes as it has.
+    let ids = vec![id; 500];
+    let _ = tokio::time::timeout(Duration::from_secs(10), async {
+        for _ in 0..9_000 {
+            deaf.ack(&ids).await;
+        }
+    })
+    .await;
+    let grown = resident_bytes(node.pid()).saturating_sub(before);
+    assert!(grown < 16 * 1024 * 1024, "the node grew by {grown} bytes");
 }
 
 #[tokio::test]
