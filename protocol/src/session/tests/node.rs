@@ -235,13 +235,9 @@ impl Node {
         true
     }
 
-    /// Redis executes the pipeline in flight, or one that was left behind.
+    /// Redis executes the pipeline in flight.
     pub(super) fn execute(&mut self, world: &mut World) -> bool {
-        let Some(mut flight) = self.flight.take() else {
-            let Some(orphan) = self.orphans.pop() else { return false };
-            self.execute_items(world, &orphan.items);
-            return true;
-        };
+        let Some(mut flight) = self.flight.take() else { return false };
         let executes = flight.answers.is_none() && !flight.killed;
         if executes {
             flight.answers = Some(self.execute_items(world, &flight.items));
@@ -282,6 +278,13 @@ impl Node {
                 }
                 answer
             }
+        }
+    }
+
+    /// Redis executes what was left behind on dead connections.
+    pub(super) fn execute_orphans(&mut self, world: &mut World) {
+        for orphan in std::mem::take(&mut self.orphans) {
+            self.execute_items(world, &orphan.items);
         }
     }
 
