@@ -162,7 +162,7 @@ impl Shard {
                 }
                 Order::Release { user, device } => {
                     let target = Target { user, device };
-                    pipeline::encode_release(pipeline, keys, &self.identity, target, 0, false);
+                    pipeline::encode_release(pipeline, keys, &self.identity, target, 0, 0, false);
                 }
                 Order::Tell { owner, message } => {
                     pipeline.cmd("PUBLISH").arg(keys.control_channel(owner)).arg(message);

@@ -97,7 +97,7 @@ pub(super) fn encode(
             pipeline.add_command(arguments(call, &[user.as_str(), device.as_str(), &control, &generation]));
         }
         Command::Release { generation, ended } => {
-            encode_release(pipeline, keys, identity, target, *generation, *ended);
+            encode_release(pipeline, keys, identity, target, nonce, *generation, *ended);
         }
     }
     pipeline.len() - before
@@ -108,14 +108,16 @@ pub(super) fn encode_release(
     keys: &KeySpace,
     identity: &Identity,
     target: Target<'_>,
+    nonce: u64,
     generation: u64,
     ended: bool,
 ) {
     let call = Function::Release.call(&[&keys.name(Key::Devices(target.user))]);
     let (control, generation) = (keys.control_prefix(), generation.to_string());
+    let nonce = if nonce == 0 { String::new() } else { nonce_text(identity, nonce) };
     let ended = if ended { "1" } else { "0" };
     let (user, device) = (target.user.as_str(), target.device.as_str());
-    pipeline.add_command(arguments(call, &[user, device, &control, &identity.owner, &generation, ended]));
+    pipeline.add_command(arguments(call, &[user, device, &control, &identity.owner, &generation, ended, &nonce]));
 }
 
 fn encode_read(pipeline: &mut Pipeline, inbox: &str, device: &Name, count: u16, from: &str) {
@@ -150,6 +152,11 @@ fn arguments(mut call: redis::Cmd, arguments: &[&str]) -> redis::Cmd {
     call
 }
 
+/// Names one session's attach among all of all nodes.
+fn nonce_text(identity: &Identity, nonce: u64) -> String {
+    format!("{}#{nonce}", identity.owner)
+}
+
 fn attach_json(
     keys: &KeySpace,
     identity: &Identity,
@@ -158,7 +165,7 @@ fn attach_json(
     request: &AttachRequest,
 ) -> String {
     let owner = &identity.owner;
-    let nonce = format!("{owner}#{nonce}");
+    let nonce = nonce_text(identity, nonce);
     // A client that names no instance is its own: it is never older than itself.
     let instance = if request.instance.is_empty() { nonce.as_str() } else { &request.instance };
     json!({

@@ -480,6 +480,6 @@ impl Session {
 }
 
 /// Before anything was read: a guess that makes a first read of a full window stay near the in-flight limit.
-const ENTRY_BYTES_FIRST_GUESS: u32 = 4 * 1024;
+const ENTRY_BYTES_FIRST_GUESS: u32 = 16 * 1024;
 /// What a client is told to wait when Redis cannot serve its attach.
 const RETRY_AFTER_MS: u64 = 2_000;

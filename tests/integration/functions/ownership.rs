@@ -34,6 +34,20 @@ async fn the_end_of_the_owning_session_makes_the_device_offline() {
     assert!(record["last_seen_ms"].as_u64() >= Some(before));
 }
 
+// A session that ends before it hears of its own attach: without this its device would be online for ever.
+#[tokio::test]
+async fn a_session_that_knows_no_generation_releases_by_its_nonce() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("d", "n1:r.0#7")).await;
+    let (devices, channels) = (library.devices.clone(), library.keys.control_prefix());
+    let mut release = async |nonce: &str| -> String {
+        library.call(Function::Release, &[&devices], &["alice", "d", &channels, "n1:r.0", "0", "1", nonce]).await
+    };
+    assert_eq!(release("n1:r.0#6").await, "told", "another session's attach is not ours to end");
+    assert_eq!(release("n1:r.0#7").await, "ended");
+    assert_eq!(library.record("d").await["owner"], "");
+}
+
 // Two sessions of one device on the same shard: the end of the older one must not make the device offline.
 #[tokio::test]
 async fn the_end_of_an_older_session_of_the_same_owner_tells_the_newer_one() {
