@@ -97,6 +97,7 @@ pub const PREFIX: &str = "homing";
 /// Longest prefix: it stands in every key and every wake-up.
 const PREFIX_BYTES_MAX: usize = 64;
 /// Descriptors that are not for sessions: listeners, Redis, logs, and connections for HTTP requests.
+/// At most half of all.
 const DESCRIPTORS_RESERVED: u64 = 1_536;
 /// Sessions if descriptors are not limited at all.
 const SESSIONS_MAX: u64 = 1_048_576;
@@ -241,7 +242,7 @@ pub(super) fn parse_prefix(prefix: String) -> Result<String, ConfigError> {
 
 fn sessions_max(descriptors_max: Option<u64>) -> usize {
     let descriptors = descriptors_max.unwrap_or(SESSIONS_MAX).min(SESSIONS_MAX);
-    usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(1)).unwrap_or(1)
+    usize::try_from((descriptors - DESCRIPTORS_RESERVED.min(descriptors / 2)).max(1)).unwrap_or(1)
 }
 
 #[cfg(test)]

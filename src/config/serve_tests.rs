@@ -59,7 +59,7 @@ fn without_options_the_names_that_others_use_hold() {
     assert_eq!(config.redis, RedisChoice::Embedded);
     assert_eq!(config.data_dir, Path::new("./homing-data"));
     assert_eq!((config.prefix.as_str(), config.node_id.as_str()), ("homing", "db-1-abcdef"));
-    assert_eq!((config.shards.get(), config.sessions_max), (4, 768));
+    assert_eq!((config.shards.get(), config.sessions_max), (4, 512));
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.api_keys[0].name, "default");
 }

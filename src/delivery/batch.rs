@@ -1,7 +1,5 @@
 //! The pipeline: what goes into the next one, and what becomes of its replies.
 
-use std::time::Duration;
-
 use homing_protocol::name::Name;
 use homing_protocol::session::{Attachment, Command, Failure, Now, Reply, Urgency};
 use redis::aio::ConnectionLike as _;
@@ -21,6 +19,11 @@ const SESSIONS_MAX: usize = 2_048;
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Trims in one pipeline at most: each costs Redis some microseconds in one go.
 const TRIMS_MAX: usize = 64;
+
+/// Time between two tries of what Redis refused.
+const DEFERRED_PAUSE_MS: u64 = 500;
+/// Orders that wait for another try; what is beyond is left to the sweeps of whom it concerns.
+const DEFERRED_MAX: usize = 4_096;
 
 /// What the shard itself wants in a pipeline.
 #[derive(Clone, Debug)]
@@ -42,14 +45,13 @@ enum Item {
     Order(Order, usize),
 }
 
-/// A pipeline that has come back.
-pub(super) struct Completed {
+/// The pipeline in flight.
+pub(super) struct Flight {
     items: Vec<Item>,
     reads: usize,
     /// `CLIENT ID` of the connection that it was sent on, which may have been given up since.
-    client: i64,
-    outcome: Result<Vec<Value>, StoreError>,
-    took: Duration,
+    pub(super) client: i64,
+    sent: TokioInstant,
 }
 
 impl Shard {
@@ -91,7 +93,7 @@ impl Shard {
 
     /// Sends the next pipeline if none is in flight and there is something to send.
     pub(super) fn send_pipeline(&mut self) {
-        if self.io.in_flight.is_some() || self.io.link.is_none() {
+        if self.io.flight.is_some() || self.io.link.is_none() {
             return;
         }
         let now = self.now();
@@ -107,12 +109,11 @@ impl Shard {
             return;
         }
         let Some(link) = &self.io.link else { return };
-        let (mut data, client) = (link.data.clone(), link.client);
+        let mut data = link.data.clone();
         self.io.sent_ms = now.mono_ms;
-        let sent = TokioInstant::now();
-        self.io.in_flight = Some(Box::pin(async move {
-            let outcome = data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from);
-            Completed { items, reads, client, outcome, took: sent.elapsed() }
+        self.io.flight = Some(Flight { items, reads, client: link.client, sent: TokioInstant::now() });
+        self.io.answer = Some(Box::pin(async move {
+            data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from)
         }));
     }
 
@@ -173,13 +174,14 @@ impl Shard {
     }
 
     /// Hands each reply to whom it belongs.
-    pub(super) fn complete(&mut self, completed: Completed) {
-        let Completed { items, reads, client, outcome, took } = completed;
+    pub(super) fn complete(&mut self, outcome: Result<Vec<Value>, StoreError>) {
+        self.io.answer = None;
+        let Some(Flight { items, reads, client, sent }) = self.io.flight.take() else { return };
         self.io.rescue = None;
         let now = self.now();
         match outcome {
             Ok(values) => {
-                self.observer.round_trip.record(took.as_secs_f64());
+                self.observer.round_trip.record(sent.elapsed().as_secs_f64());
                 if reads > 0 {
                     self.observer.read_inboxes.record(reads as f64);
                 }
@@ -294,15 +296,26 @@ impl Shard {
         }
     }
 
-    /// Takes an order back that was not executed.
+    /// Takes an order back that was not executed, for later: Redis may refuse for long.
     fn restore(&mut self, order: Order, now: Now) {
         match order {
-            // Trimmed a little later, with what comes meanwhile.
+            // At the end there is no later; the janitor of another node finds the inbox.
+            Order::Trim(_) if self.is_ending() => {}
+            // With what comes meanwhile.
             Order::Trim(user) => self.trims.note(&user, 1, now.mono_ms),
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}
-            Order::Release { .. } | Order::Tell { .. } => self.orders.push(order),
+            Order::Release { .. } | Order::Tell { .. } if self.deferred.len() >= DEFERRED_MAX => {}
+            Order::Release { .. } | Order::Tell { .. } => self.deferred.push(order),
+        }
+    }
+
+    /// Tries again what Redis did not do.
+    pub(super) fn tick_deferred(&mut self, now: Now) {
+        if now.mono_ms >= self.deferred_until_ms {
+            self.deferred_until_ms = now.mono_ms + DEFERRED_PAUSE_MS;
+            self.orders.append(&mut self.deferred);
         }
     }
 

@@ -53,6 +53,10 @@ impl Shard {
 
     /// Nothing is left to do.
     pub(super) fn is_drained(&self) -> bool {
-        self.is_ending() && self.sessions.len() == 0 && self.io.in_flight.is_none() && self.orders.is_empty()
+        self.is_ending()
+            && self.sessions.len() == 0
+            && self.io.flight.is_none()
+            && self.orders.is_empty()
+            && self.deferred.is_empty()
     }
 }

@@ -84,6 +84,10 @@ impl Shard {
         let now = self.now();
         self.connect_attempts = 0;
         self.link_lost_ms = None;
+        // Killed while the link was made: nothing of it is executed any more.
+        if self.io.flight.as_ref().is_some_and(|flight| Some(flight.client) == self.io.old_client) {
+            self.abandon("its connection was given up");
+        }
         self.io.old_client = None;
         let Link { primary, ref flags, ref users, .. } = link;
         self.note_flags(flags);
@@ -145,13 +149,13 @@ impl Shard {
     /// Looks at what is overdue.
     pub(super) fn tick_link(&mut self, now: Now) {
         let overdue = now.mono_ms.saturating_sub(self.io.sent_ms) > millis(self.limits.redis_reply_timeout);
-        if self.io.in_flight.is_some() && overdue && self.io.rescue.is_none() {
-            let client = self.io.link.as_ref().map(|link| link.client).or(self.io.old_client);
-            if let Some(client) = client {
-                self.io.sent_ms = now.mono_ms;
-                let step_timeout = self.limits.redis_reply_timeout;
-                self.io.rescue = Some(Box::pin(rescue(self.store.clone(), client, step_timeout)));
-            }
+        if let Some(client) = self.io.flight.as_ref().map(|flight| flight.client)
+            && overdue
+            && self.io.rescue.is_none()
+        {
+            self.io.sent_ms = now.mono_ms;
+            let step_timeout = self.limits.redis_reply_timeout;
+            self.io.rescue = Some(Box::pin(rescue(self.store.clone(), client, step_timeout)));
         }
         if self.is_link_lost_long(now) {
             for key in self.sessions.keys() {
@@ -164,9 +168,25 @@ impl Shard {
 
     pub(super) fn handle_rescued(&mut self, outcome: Result<(), StoreError>) {
         match outcome {
-            // The pipeline now comes back with an error.
-            Ok(()) => warn!("Redis did not answer in time; the connection was ended"),
-            Err(error) => self.observer.redis_error(&error),
+            Ok(()) => {
+                warn!("Redis did not answer in time; the connection was ended");
+                self.abandon("its connection was ended");
+            }
+            Err(error) => {
+                self.observer.redis_error(&error);
+                // Redis answers, but does not let us end connections: the early sweeps find what a late read leaves.
+                if matches!(error, StoreError::Unexpected(_)) {
+                    self.abandon("it did not answer in time, and may not be ended");
+                }
+            }
+        }
+    }
+
+    /// Ends the wait for a pipeline whose connection is dead at the server. If the network between is gone as well, its
+    /// end never arrives here.
+    fn abandon(&mut self, why: &str) {
+        if self.io.flight.is_some() {
+            self.complete(Err(StoreError::OutcomeUnknown(why.to_owned())));
         }
     }
 

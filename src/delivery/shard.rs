@@ -13,11 +13,11 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::StreamExt as _;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Now, SessionConfig};
-use redis::Msg;
+use redis::{Msg, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
 
-use super::batch::{Completed, Order};
+use super::batch::{Flight, Order};
 use super::drain::Draining;
 use super::event::{Event, ShardHandle};
 use super::link::Link;
@@ -95,6 +95,9 @@ pub struct Shard {
     pub(super) flush_at: Option<TokioInstant>,
     /// What the shard itself wants in the next pipeline.
     pub(super) orders: Vec<Order>,
+    /// Orders that Redis did not execute, and when they are tried again.
+    pub(super) deferred: Vec<Order>,
+    pub(super) deferred_until_ms: u64,
     pub(super) trims: Trims,
     wheel: Wheel<SessionKey>,
     pub(super) actions: Vec<Action>,
@@ -116,7 +119,9 @@ pub(super) struct Io {
     pub(super) link: Option<Link>,
     /// `CLIENT ID` of a data connection that was given up.
     pub(super) old_client: Option<i64>,
-    pub(super) in_flight: Option<Work<Completed>>,
+    /// The pipeline in flight and, in `answer`, its replies to come.
+    pub(super) flight: Option<Flight>,
+    pub(super) answer: Option<Work<Result<Vec<Value>, StoreError>>>,
     pub(super) sent_ms: u64,
     pub(super) rescue: Option<Work<Result<(), StoreError>>>,
     pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
@@ -183,6 +188,8 @@ impl Shard {
             coalescing: Vec::new(),
             flush_at: None,
             orders: Vec::new(),
+            deferred: Vec::new(),
+            deferred_until_ms: 0,
             actions: Vec::new(),
             commands: Vec::new(),
             primary: 0,
@@ -249,6 +256,7 @@ impl Shard {
             held.session.handle_timeout(now, &mut self.actions);
             self.attend(key, now);
         }
+        self.tick_deferred(now);
         self.tick_link(now);
         self.tick_probe(now);
         self.tick_drain(now);
@@ -290,7 +298,7 @@ impl ShardRun {
             }
             // Every arm is cancel-safe: work in flight stays in `io`, channels lose nothing.
             tokio::select! {
-                completed = next(&mut shard.io.in_flight) => shard.complete(completed),
+                outcome = next(&mut shard.io.answer) => shard.complete(outcome),
                 hint = next_hint(&mut shard.io.link) => shard.take_hints(hint),
                 _ = events.recv_many(&mut taken, TAKE_MAX) => {
                     for event in taken.drain(..) {

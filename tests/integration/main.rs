@@ -11,6 +11,7 @@ mod embedded;
 mod frames;
 mod functions;
 mod harness;
+mod hostile;
 mod http;
 mod prometheus;
 mod raw_producers;

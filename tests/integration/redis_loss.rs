@@ -334,3 +334,39 @@ async fn a_schema_newer_than_the_program_is_refused() {
     assert!(!node.wait_exit().await.success());
     assert!(node.output().contains("999"), "{}", node.output());
 }
+
+#[tokio::test]
+async fn connections_that_vanish_without_a_word_are_made_anew() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = TcpProxy::start(redis.address()).await;
+    let options = NodeOptions::default().redis_url(proxy.redis_url()).set("redis_reply_timeout", "1s");
+    let node = Node::start(&redis, options).await;
+    let mut client = Client::connect(&node, "alice", "web-1", confirming()).await;
+    for round in 0..2 {
+        proxy.strand_all();
+        let id = redis.publish("alice", &round.to_string()).await;
+        assert_eq!(client.next_message().await.id, id);
+        client.ack_confirmed(&[&id]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_redis_refuses_is_not_repeated_in_haste() {
+    let (redis, node) = redis_and_node().await;
+    let channels: Vec<String> = redis.query(&["PUBSUB", "CHANNELS", "homing:node:*"]).await;
+    redis.config_set("min-replicas-to-write", "1").await;
+    let superseded = json!({ "kind": "superseded", "user": "bob", "device": "d", "generation": "1" });
+    let _: i64 = redis.query(&["PUBLISH", &channels[0], &superseded.to_string()]).await;
+    let calls = async || -> u64 {
+        let stats: String = redis.query(&["INFO", "commandstats"]).await;
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_fcall:")).unwrap_or_default().to_owned();
+        let of = |name: &str| line.split(',').find_map(|part| part.strip_prefix(name)?.trim().parse::<u64>().ok());
+        of("rejected_calls=").unwrap_or(0) + of("failed_calls=").unwrap_or(0)
+    };
+    eventually("a release is refused", async || (calls().await > 0).then_some(())).await;
+    let before = calls().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let repeated = calls().await - before;
+    assert!(repeated < 100, "{repeated} refused calls in a second");
+    drop(node);
+}

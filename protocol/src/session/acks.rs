@@ -1,5 +1,7 @@
 //! Acks: gathered for a pipeline, confirmed when Redis has executed them.
 
+use std::collections::HashMap;
+
 use super::wire::{AckBatch, Action, AttachMode, Command, Confirmation, Now};
 use super::{Phase, Session};
 use crate::close::CloseCode;
@@ -140,11 +142,13 @@ impl Session {
             return;
         }
         let (start, last) = self.given;
-        let is_done = |id: EntryId| match batch.foreign.iter().position(|foreign| *foreign == id) {
-            None => true,
-            // Not pending any more, and within what this device was given: an earlier connection acked it.
-            Some(position) => removed.get(position) == Some(&true) || (id > start && id <= last),
-        };
+        // A map, because thousands of ids that nobody knows fit into one ack. An id that stands twice is removed once.
+        let mut foreign: HashMap<EntryId, bool> = HashMap::new();
+        for (id, removed) in batch.foreign.iter().zip(removed) {
+            *foreign.entry(*id).or_default() |= *removed;
+        }
+        // Not removed: not pending any more if it is within what this device was given; an earlier connection acked it.
+        let is_done = |id: EntryId| foreign.get(&id).is_none_or(|removed| *removed || (id > start && id <= last));
         for confirmation in &batch.confirmations {
             let ids = confirmation.ids.iter().filter(|id| is_done(**id)).map(|id| AckedId::Message(*id)).collect();
             actions.push(Action::Send(ServerFrame::Acked(ids).encode(confirmation.reference.as_deref())));

@@ -270,8 +270,10 @@ impl Session {
             }
             Command::Touch { .. } => self.touch_at_ms = now.mono_ms,
             Command::Forget { .. } => self.forget = Forget::Needed,
-            // The record cannot be written for another reason than a refusal: there is nothing to release.
-            Command::Release { .. } if matches!(failure, Failure::WrongType | Failure::NoGroup) => {
+            // The record holds what is none, and waiting does not mend it: there is nothing to release.
+            Command::Release { .. }
+                if matches!(failure, Failure::WrongType | Failure::NoGroup | Failure::Unexpected) =>
+            {
                 self.phase = Phase::Done;
             }
             Command::Release { .. } => {}

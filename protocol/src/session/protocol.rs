@@ -9,7 +9,12 @@ use crate::frame::{ClientFrame, FrameError, Incoming, ServerFrame};
 impl Session {
     /// The client sent something that was a frame, or was none.
     pub fn handle_frame(&mut self, now: Now, incoming: Result<Incoming, FrameError>, actions: &mut Vec<Action>) {
-        if self.is_ended() || !self.hear(now, actions) {
+        let ids = match &incoming {
+            Ok(Incoming { frame: ClientFrame::Ack(ids), .. }) => ids.len(),
+            Ok(Incoming { frame: ClientFrame::Nack { ids, .. }, .. }) => ids.len(),
+            _ => 0,
+        };
+        if self.is_ended() || !self.hear(now, 1 + (ids / IDS_PER_FRAME_COUNTED) as u32, actions) {
             return;
         }
         let Incoming { reference, frame } = match incoming {
@@ -53,7 +58,7 @@ impl Session {
         reference: Option<Box<str>>,
         actions: &mut Vec<Action>,
     ) {
-        if self.is_ended() || !self.hear(now, actions) {
+        if self.is_ended() || !self.hear(now, 1, actions) {
             return;
         }
         match outcome {
@@ -68,7 +73,7 @@ impl Session {
     /// Something came that needs no answer (a WebSocket ping or pong).
     pub fn handle_sign_of_life(&mut self, now: Now, actions: &mut Vec<Action>) {
         if !self.is_ended() {
-            self.hear(now, actions);
+            self.hear(now, 1, actions);
         }
     }
 
@@ -93,10 +98,10 @@ impl Session {
         self.send(now, &error, reference.as_deref(), actions);
     }
 
-    /// Notes a sign of life; false if the client sends too much, which ends the session.
-    fn hear(&mut self, now: Now, actions: &mut Vec<Action>) -> bool {
+    /// Notes a sign of life that counts as so many frames; false if the client sends too much, which ends the session.
+    fn hear(&mut self, now: Now, frames: u32, actions: &mut Vec<Action>) -> bool {
         self.heartbeat.heard(now);
-        if self.rate.take(now) {
+        if self.rate.take(now, frames) {
             return true;
         }
         actions.push(Action::Refused(ErrorCode::RateLimited));
@@ -109,6 +114,8 @@ impl Session {
     }
 }
 
+/// An `ack` or `nack` counts as one frame more for each so many ids, because each id costs this node and Redis a look.
+const IDS_PER_FRAME_COUNTED: usize = 256;
 /// What a client is told to wait that sent too much.
 const RATE_RETRY_AFTER_MS: u64 = 5_000;
 
@@ -133,12 +140,13 @@ impl RateLimit {
         }
     }
 
-    fn take(&mut self, now: Now) -> bool {
+    fn take(&mut self, now: Now, frames: u32) -> bool {
         let passed_ms = now.mono_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = now.mono_ms;
         let gained = passed_ms.saturating_mul(u64::from(self.per_second)).min(u64::from(self.millitokens_max)) as u32;
         self.millitokens = self.millitokens.saturating_add(gained).min(self.millitokens_max);
-        match self.millitokens.checked_sub(1_000) {
+        // However small the burst, it holds one frame of any kind.
+        match self.millitokens.checked_sub(frames.saturating_mul(1_000).min(self.millitokens_max)) {
             Some(left) => {
                 self.millitokens = left;
                 true

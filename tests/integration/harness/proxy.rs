@@ -33,6 +33,8 @@ pub(crate) struct TcpProxy {
     weather: watch::Sender<Weather>,
     /// Counts up with every [`TcpProxy::reset_all`].
     resets: watch::Sender<u64>,
+    /// Counts up with every [`TcpProxy::strand_all`].
+    strandings: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -43,12 +45,13 @@ impl TcpProxy {
         let listener = TcpListener::bind(address).await.expect("the port was free");
         let (weather, sky) = watch::channel(Weather::Fair);
         let (resets, reset) = watch::channel(0);
+        let (strandings, strand) = watch::channel(0);
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(forward(near, upstream.clone(), sky.clone(), reset.clone()));
+                tokio::spawn(forward(near, upstream.clone(), sky.clone(), reset.clone(), strand.clone()));
             }
         });
-        Self { address, weather, resets, task }
+        Self { address, weather, resets, strandings, task }
     }
 
     /// The URL of a Redis behind this proxy.
@@ -64,6 +67,11 @@ impl TcpProxy {
     pub(crate) fn reset_all(&self) {
         self.resets.send_modify(|count| *count += 1);
     }
+
+    /// Every open connection goes silent for ever, and its end never arrives: a firewall that forgot it. New ones pass.
+    pub(crate) fn strand_all(&self) {
+        self.strandings.send_modify(|count| *count += 1);
+    }
 }
 
 impl Drop for TcpProxy {
@@ -72,8 +80,15 @@ impl Drop for TcpProxy {
     }
 }
 
-async fn forward(near: TcpStream, upstream: String, sky: watch::Receiver<Weather>, mut reset: watch::Receiver<u64>) {
+async fn forward(
+    near: TcpStream,
+    upstream: String,
+    sky: watch::Receiver<Weather>,
+    mut reset: watch::Receiver<u64>,
+    mut strand: watch::Receiver<u64>,
+) {
     reset.mark_unchanged();
+    strand.mark_unchanged();
     if *sky.borrow() == Weather::Refusing {
         let _ = near.set_zero_linger();
         return;
@@ -84,20 +99,25 @@ async fn forward(near: TcpStream, upstream: String, sky: watch::Receiver<Weather
         let _ = stream.set_nodelay(true);
         let _ = stream.set_zero_linger();
     }
-    let (near_read, near_write) = near.into_split();
-    let (far_read, far_write) = far.into_split();
+    let (mut near_read, mut near_write) = near.into_split();
+    let (mut far_read, mut far_write) = far.into_split();
     let mut refusing = sky.clone();
-    tokio::select! {
-        () = pump(near_read, far_write, sky.clone(), Weather::Silent) => {}
-        () = pump(far_read, near_write, sky.clone(), Weather::AnswersLost) => {}
-        _ = reset.changed() => {}
-        _ = refusing.wait_for(|weather| *weather == Weather::Refusing) => {}
+    let stranded = tokio::select! {
+        () = pump(&mut near_read, &mut far_write, sky.clone(), Weather::Silent) => false,
+        () = pump(&mut far_read, &mut near_write, sky.clone(), Weather::AnswersLost) => false,
+        _ = reset.changed() => false,
+        _ = strand.changed() => true,
+        _ = refusing.wait_for(|weather| *weather == Weather::Refusing) => false,
+    };
+    if stranded {
+        drop((far_read, far_write));
+        std::future::pending::<()>().await;
     }
 }
 
 /// Copies one direction. In `Silent` weather bytes are held back and pass when it clears, as TCP would retransmit them;
 /// in `lost` weather of this direction they are held back as well.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut sky: watch::Receiver<Weather>, lost: Weather) {
+async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut sky: watch::Receiver<Weather>, lost: Weather) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let count = match from.read(&mut buffer).await {
