@@ -1,26 +1,33 @@
 -- homing_1_heartbeat: a node says that it lives, and hears who else does.
 --   KEYS  1 nodes
---   ARGV  1 "<node>:<random per start>"  2 JSON about the node: {node, shards, version}  3 ms after which others are dead
---         4 ms after which the dead are forgotten
+--   ARGV  1 "<node>:<random per start>"  2 JSON about the node: {node, shards, version}  3 ms after which the
+--         dead are forgotten
 --   reply {now in Unix ms, ms since this node's previous heartbeat or -1, then per node: name, ms since its heartbeat,
 --           its JSON}
 -- A function because every stamp must come from one clock, Redis's own.
+local function seen_ms(text)
+  local readable, about = pcall(cjson.decode, text)
+  return readable and type(about) == 'table' and tonumber(about.seen_ms) or nil
+end
+
 local function heartbeat(keys, argv)
   local nodes, me = keys[1], argv[1]
   local now = now_ms()
-  local previous = redis.call('HGET', nodes, me)
+  local before = redis.call('HGET', nodes, me)
+  local previous = before and seen_ms(before)
   local about = cjson.decode(argv[2])
   about.seen_ms = now
   redis.call('HSET', nodes, me, cjson.encode(about))
-  local reply = { now, previous and now - cjson.decode(previous).seen_ms or -1 }
+  local reply = { now, previous and now - previous or -1 }
   local flat = redis.call('HGETALL', nodes)
   for i = 1, #flat, 2 do
-    local age = now - cjson.decode(flat[i + 1]).seen_ms
-    if age > tonumber(argv[4]) then
+    local seen = seen_ms(flat[i + 1])
+    -- What is no heartbeat goes like one that is too old: one bad field must not silence every node.
+    if not seen or now - seen > tonumber(argv[3]) then
       redis.call('HDEL', nodes, flat[i])
     else
       reply[#reply + 1] = flat[i]
-      reply[#reply + 1] = age
+      reply[#reply + 1] = now - seen
       reply[#reply + 1] = flat[i + 1]
     end
   end

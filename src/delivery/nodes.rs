@@ -159,10 +159,10 @@ impl Nodes {
     }
 
     async fn ask(&self) -> Result<Heartbeat, StoreError> {
-        let Inner { store, me, about, dead_after, .. } = &*self.inner;
+        let Inner { store, me, about, .. } = &*self.inner;
         let about = serde_json::to_string(about).map_err(|error| StoreError::Unexpected(error.to_string()))?;
         let mut command = Function::Heartbeat.call(&[&store.keys().name(Key::Nodes)]);
-        command.arg(me).arg(about).arg(millis(*dead_after)).arg(millis(FORGET_AFTER));
+        command.arg(me).arg(about).arg(millis(FORGET_AFTER));
         let reply: Vec<Value> = store.call(&command).await?;
         Heartbeat::parse(reply).ok_or_else(|| StoreError::Unexpected("a heartbeat's reply of another form".to_owned()))
     }

@@ -55,6 +55,6 @@ async fn with_full_memory_nodes_go_on_beating_and_recovering() {
     let mut library = Library::start().await;
     library.redis.config_set("maxmemory", "1").await;
     let (nodes, epoch) = (library.keys.name(Key::Nodes), library.keys.name(Key::Epoch));
-    library.call::<redis::Value>(Function::Heartbeat, &[&nodes], &["n1:r", "{}", "6000", "60000"]).await;
+    library.call::<redis::Value>(Function::Heartbeat, &[&nodes], &["n1:r", "{}", "60000"]).await;
     library.call::<redis::Value>(Function::Recover, &[&epoch], &["run", "repl", "0"]).await;
 }

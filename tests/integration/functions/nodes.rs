@@ -28,7 +28,7 @@ impl Library {
     async fn heartbeat(&mut self, node: &str) -> (u64, i64, Vec<(String, u64, String)>) {
         let nodes = self.keys.name(Key::Nodes);
         let about = json!({ "node": node, "shards": 1, "version": "0" }).to_string();
-        let reply: Vec<Value> = self.call(Function::Heartbeat, &[&nodes], &[node, &about, "6000", "60000"]).await;
+        let reply: Vec<Value> = self.call(Function::Heartbeat, &[&nodes], &[node, &about, "60000"]).await;
         let text = |value: &Value| -> String { FromRedisValue::from_redis_value_ref(value).expect("a text or number") };
         let others = reply[2..]
             .chunks(3)
@@ -111,4 +111,17 @@ async fn a_node_that_is_long_silent_is_forgotten() {
     let (_, _, nodes) = library.heartbeat("n1:r").await;
     assert_eq!(nodes.len(), 1);
     assert_eq!(library.query::<u64>(&["HEXISTS", &key, "old:r"]).await, 0);
+}
+
+// Without this, one field that somebody else wrote would let every node's heartbeat fail.
+#[tokio::test]
+async fn a_field_that_is_no_heartbeat_is_removed() {
+    let mut library = Library::start().await;
+    let nodes = library.keys.name(Key::Nodes);
+    for (field, garbage) in [("a", "no JSON"), ("b", "7"), ("c", "{}"), ("n1:r", "[]")] {
+        let _: u64 = library.query(&["HSET", &nodes, field, garbage]).await;
+    }
+    let (_, age, others) = library.heartbeat("n1:r").await;
+    assert_eq!(age, -1);
+    assert_eq!(others.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["n1:r"]);
 }
