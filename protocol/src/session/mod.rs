@@ -338,8 +338,11 @@ impl Session {
                 self.handle_gap_acked(id, reference.as_deref(), actions)
             }
             (Command::SetAside { .. }, Reply::SetAside(gap)) => self.handle_gap(gap, actions),
-            (Command::Sweep { expected }, Reply::Swept { pending, generation }) => {
+            (Command::Sweep { expected }, Reply::Swept { pending, generation, owned }) => {
                 self.handle_swept(now, expected, pending, generation, actions);
+                if !owned {
+                    self.claim_record(now);
+                }
             }
             (Command::ReadPending { count, .. }, Reply::PendingRead(entries)) => {
                 self.handle_pending_read(now, count, entries, actions);

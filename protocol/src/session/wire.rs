@@ -140,7 +140,7 @@ pub enum Command {
         /// At most so many; never 0, which means unlimited.
         count: u16,
     },
-    /// Refresh the device's last-seen time.
+    /// Refresh the device's last-seen time, and name this shard as the owner again if nobody is.
     Touch {
         /// Generation that must be recorded.
         generation: u64,
@@ -212,6 +212,8 @@ pub enum Reply<B> {
         pending: Pending,
         /// Recorded generation; `None` if the record is gone.
         generation: Option<u64>,
+        /// Whether the record names this shard as the owner.
+        owned: bool,
     },
     /// To `Claim`.
     Claimed {

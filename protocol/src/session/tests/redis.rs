@@ -138,11 +138,17 @@ impl Redis {
                 }
                 Reply::Done
             }
-            Command::Sweep { expected } => self.sweep(device, *expected),
+            Command::Sweep { expected } => self.sweep(caller, *expected),
             Command::Claim { ids } => self.claim(device, ids),
             Command::ReadPending { after, count } => self.read_pending(device, *after, *count),
             Command::ReadNew { count } => self.read_new(device, *count),
-            Command::Touch { .. } => Reply::Done,
+            Command::Touch { generation } => {
+                let record = self.devices.get_mut(device).filter(|record| record.generation == *generation);
+                if let Some(record) = record.filter(|record| record.owner.is_empty()) {
+                    caller.owner.clone_into(&mut record.owner);
+                }
+                Reply::Done
+            }
             Command::Forget { generation } => {
                 if self.devices.get(device).is_some_and(|record| record.generation == *generation) {
                     self.remove_device(device);
@@ -197,6 +203,13 @@ impl Redis {
     pub(super) fn rewind_generation(&mut self, device: &str) {
         if let Some(record) = self.devices.get_mut(device) {
             record.generation -= 1;
+        }
+    }
+
+    /// The janitor judges the owner dead.
+    pub(super) fn strike_owner(&mut self, device: &str) {
+        if let Some(record) = self.devices.get_mut(device) {
+            record.owner.clear();
         }
     }
 
@@ -344,11 +357,13 @@ impl Redis {
         Some(gap)
     }
 
-    fn sweep(&mut self, device: &str, expected: Option<Pending>) -> Answer {
+    fn sweep(&mut self, caller: Caller<'_>, expected: Option<Pending>) -> Answer {
+        let device = caller.device;
         self.sweeps += 1;
         let Some(pending) = self.summary(device) else { return Reply::Failed(Failure::NoGroup) };
         let blind = self.sweeps_see_nothing.then_some(expected).flatten();
-        Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device) }
+        let owned = self.devices.get(device).is_none_or(|record| record.owner == caller.owner);
+        Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device), owned }
     }
 
     fn summary(&self, device: &str) -> Option<Pending> {
