@@ -189,7 +189,7 @@ fn attach_json(
 }
 
 /// Makes the reply of a command out of Redis's replies.
-pub(super) fn decode(command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+pub(crate) fn decode(command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
     let mut values = values.into_iter();
     Ok(match command {
         Command::Attach(_) => Reply::Attached(Box::new(decode_attach(&mut values)?)),
