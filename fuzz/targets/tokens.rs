@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use homing_protocol::name::Name;
 use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::cursor::Cursor;
@@ -35,7 +36,10 @@ pub fn tokens(data: &[u8]) {
     let expected = expected(header, claims, audience);
     match &outcome {
         Ok(accepted) => {
-            assert_eq!(Some(accepted), expected.as_ref());
+            assert!(is_json(header) && is_json(claims), "what was accepted is JSON");
+            // `Value` refuses more than a parser that passes over members, such as numbers beyond all numbers.
+            let is_value = |bytes| serde_json::from_slice::<Value>(bytes).is_ok();
+            assert!(Some(accepted) == expected.as_ref() || !is_value(header) || !is_value(claims), "{accepted:?}");
             assert_eq!(verifier(FOREIGN, audience).verify(&token, NOW_S), Err(TokenError::Signature));
             // Times that milliseconds cannot say never come.
             if accepted.expires_at_ms < u64::MAX {
@@ -53,6 +57,10 @@ pub fn tokens(data: &[u8]) {
             assert!(expected.is_none() || !is_plain(header) || !is_plain(claims), "{error:?} for a good token");
         }
     }
+}
+
+fn is_json(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok())
 }
 
 fn verifier(secret: &[u8], audience: Option<&str>) -> TokenVerifier {
