@@ -1,6 +1,8 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input instructions instructions-record redis prometheus
+.PHONY: help run build check test fuzz real-input instructions instructions-record redis prometheus
+# How long `make fuzz` gives each target.
+SECONDS ?= 60
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +22,14 @@ check: ## What a change must pass before its tests: format, lints, licences, doc
 
 test: redis prometheus ## Every test: units, properties, and integration on real redis-server and homing processes
 	cargo test --workspace --locked
+
+fuzz: ## Fuzz each target for SECONDS=60 with coverage guidance, on stable Rust; see docs/FUZZING.md
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@set -e; for target in $$(cargo fuzz list); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS) -max_len=8192 -timeout=10 -dict=fuzz/json.dict -print_final_stats=1; \
+	done
 
 real-input: redis ## Send every package description of this machine's apt lists through two nodes; prints the counts
 	HOMING_REAL_INPUT_ENTRIES=1000000 cargo test --locked --test integration real_input -- --nocapture

@@ -16,6 +16,10 @@ mod request;
 mod router;
 mod users;
 
+// The parsers of request bodies, for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) use {batch::parse_batch, messages::parse as parse_message, page::Page};
+
 pub use health::{AdminState, Health};
 pub use host::HostPolicy;
 pub use problem::Problem;

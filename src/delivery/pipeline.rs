@@ -190,7 +190,7 @@ fn attach_json(
 }
 
 /// Makes the reply of a command out of Redis's replies.
-pub(super) fn decode(identity: &Identity, command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+pub(crate) fn decode(owner: &str, command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
     let mut values = values.into_iter();
     Ok(match command {
         Command::Attach(_) => Reply::Attached(Box::new(decode_attach(&mut values)?)),
@@ -201,7 +201,7 @@ pub(super) fn decode(identity: &Identity, command: &Command, values: Vec<Value>)
         Command::Sweep { .. } => {
             let (count, first, last) = replies::pending_summary(next(&mut values))?;
             let record = record(next(&mut values))?;
-            let owned = record.as_ref().is_none_or(|record| record.owner == identity.owner);
+            let owned = record.as_ref().is_none_or(|record| record.owner == owner);
             let generation = record.map(|record| number(&record.generation)).transpose()?;
             Reply::Swept { pending: Pending { count, first, last }, generation, owned }
         }
