@@ -17,6 +17,7 @@ mod prometheus;
 mod raw_producers;
 mod real_input;
 mod redis_loss;
+mod redis_states;
 mod slow_clients;
 mod takeover;
 mod tokens;
