@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod delivery;
+mod durability;
 mod embedded;
 mod frames;
 mod functions;
