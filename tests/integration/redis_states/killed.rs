@@ -43,12 +43,7 @@ async fn each_answer_is_true_when_redis_is_killed_in_the_middle_of_publishes() {
         redis.start_again().await;
         node.wait_readyz(200).await;
     }
-    println!(
-        "accepted {}, refused {}, unknown {}",
-        told.accepted.len(),
-        told.refused.len(),
-        told.unknown.len()
-    );
+    println!("accepted {}, refused {}, unknown {}", told.accepted.len(), told.refused.len(), told.unknown.len());
     assert!(!told.refused.is_empty(), "Redis was away");
     // `homing` trims what its one device has acked, and this one acks nothing.
     let entries: Vec<(String, Vec<(String, String)>)> = redis.query(&["XRANGE", &inbox("alice"), "-", "+"]).await;

@@ -55,8 +55,7 @@ pub(super) async fn are_told_to_try_again(state: State) {
         }
     })
     .await;
-    let entries: Vec<(String, Vec<(String, String)>)> =
-        scene.redis.query(&["XRANGE", &inbox("alice"), "-", "+"]).await;
+    let entries: Vec<(String, Vec<(String, String)>)> = scene.redis.query(&["XRANGE", &inbox("alice"), "-", "+"]).await;
     let data = |entry: &(String, Vec<(String, String)>)| {
         let data = entry.1.iter().find(|(field, _)| field == "data");
         data.map(|(_, value)| value.clone()).unwrap_or_default()

@@ -21,10 +21,8 @@ pub(super) async fn turns_red_and_green_again(state: State) {
     let mut client = Client::connect(&scene.node, "alice", "d", ConnectOptions::default()).await;
     scene.enter().await;
     let entered = Instant::now();
-    eventually_within(RED_WITHIN, "/readyz turns red", async || {
-        (scene.node.readyz().await == Some(503)).then_some(())
-    })
-    .await;
+    eventually_within(RED_WITHIN, "/readyz turns red", async || (scene.node.readyz().await == Some(503)).then_some(()))
+        .await;
     let red_after = entered.elapsed();
     assert_eq!(scene.node.get("/healthz").await.0, 200);
     client.round_trip().await;
