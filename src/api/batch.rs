@@ -85,7 +85,7 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     let (parts, body) = request.into_parts();
     authorize(&api.keys, &parts.headers, Scope::Publish)?;
     let limits = BodyLimits { bytes_max: BATCH_BYTES_MAX, timeout: api.config.body_timeout };
-    let body = body::read_json(&parts.headers, body, limits).await?;
+    let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let BatchRequest { messages } = body::parse_object(&body)?;
     if messages.count > BATCH_MESSAGES_MAX {
         let detail = format!("the batch has {} messages; at most {BATCH_MESSAGES_MAX} are allowed", messages.count);

@@ -7,6 +7,7 @@
 mod answer;
 mod batch;
 mod body;
+mod budget;
 mod health;
 mod host;
 mod messages;
@@ -16,6 +17,7 @@ mod request;
 mod router;
 mod users;
 
+pub use budget::BodyBudget;
 pub use health::{AdminState, Health};
 pub use host::HostPolicy;
 pub use problem::Problem;
