@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test fuzz real-input instructions instructions-record redis prometheus
+.PHONY: help run build check test fuzz real-input durability instructions instructions-record redis prometheus
 # How long `make fuzz` gives each target.
 SECONDS ?= 60
 
@@ -39,6 +39,9 @@ instructions: ## Count the hot paths' instructions by valgrind; fails if one gre
 
 instructions-record: ## Write benches/instructions.txt anew, for a change that is meant to cost what it costs
 	HOMING_RECORD_INSTRUCTIONS=1 cargo bench --locked --bench instructions
+
+durability: redis ## Kill Redis under load, 10 times for each durability level and a stalled disk (needs strace); prints what was lost
+	HOMING_DURABILITY_TRIALS=$${HOMING_DURABILITY_TRIALS:-10} cargo test --locked --test integration durability -- --nocapture
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \

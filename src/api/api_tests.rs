@@ -76,6 +76,7 @@ async fn fixture_with(hosts: Option<HostPolicy>) -> Fixture {
             key("all", ALL, &[Scope::Publish, Scope::Read, Scope::Manage]),
             key("reader", READER, &[Scope::Read]),
         ]),
+        bodies: BodyBudget::new(64 * 1024 * 1024),
         health: Arc::new(AlwaysReady),
         config: ApiConfig {
             payload_bytes_max: PAYLOAD_BYTES_MAX,

@@ -85,7 +85,7 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     let (parts, body) = request.into_parts();
     authorize(&api.keys, &parts.headers, Scope::Publish)?;
     let limits = BodyLimits { bytes_max: BATCH_BYTES_MAX, timeout: api.config.body_timeout };
-    let body = body::read_json(&parts.headers, body, limits).await?;
+    let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let messages = parse_batch(&body, traceparent(&parts.headers))?;
     let mut problems: Vec<Option<Problem>> = Vec::with_capacity(messages.len());
     let mut accepted = Vec::with_capacity(messages.len());

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use homing_protocol::code::ErrorCode;
 use serde::Deserialize;
 
+use super::budget::{BodyBudget, HeldBytes};
 use super::problem::Problem;
 
 /// What a body may be.
@@ -20,15 +21,22 @@ pub(super) struct BodyLimits {
     pub(super) timeout: Duration,
 }
 
-/// Reads a JSON body. A body that arrived in one piece, as most do, is not copied.
-pub(super) async fn read_json(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
+/// Reads a JSON body. A body that arrived in one piece, as most do, is not copied. Its bytes count towards the budget
+/// until what is answered beside them is dropped.
+pub(super) async fn read_json(
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    budget: &BodyBudget,
+) -> Result<(Bytes, HeldBytes), Problem> {
     check_content_type(headers)?;
     // Refuses before the first byte is read, if the request says how long it is.
     if body.size_hint().lower() > limits.bytes_max as u64 {
         return Err(too_big(limits.bytes_max));
     }
-    match tokio::time::timeout(limits.timeout, collect(body, limits.bytes_max)).await {
-        Ok(outcome) => outcome,
+    let mut held = budget.share();
+    match tokio::time::timeout(limits.timeout, collect(body, limits.bytes_max, &mut held)).await {
+        Ok(outcome) => Ok((outcome?, held)),
         Err(_) => {
             let timeout_ms = u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX);
             Err(Problem::new(ErrorCode::Silent, "the request's body did not arrive in time")
@@ -54,7 +62,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must be declared as 'Content-Type: application/json'"))
 }
 
-async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, bytes_max: usize, held: &mut HeldBytes) -> Result<Bytes, Problem> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
@@ -68,6 +76,7 @@ async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
         if first.len() + rest.len() + data.len() > bytes_max {
             return Err(too_big(bytes_max));
         }
+        held.grow(data.len())?;
         if first.is_empty() {
             first = data;
         } else {

@@ -60,7 +60,7 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     // Base64 is a third longer than the bytes.
     let bytes_max = api.config.payload_bytes_max.div_ceil(3) * 4 + META_BYTES_MAX + BODY_BYTES_BESIDE;
     let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
-    let body = body::read_json(&parts.headers, body, limits).await?;
+    let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let message = parse(&body, traceparent(&parts.headers))?;
     let published = api.publisher.publish(&user, &message).await?;
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };

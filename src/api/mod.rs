@@ -7,6 +7,7 @@
 mod answer;
 mod batch;
 mod body;
+mod budget;
 mod health;
 mod host;
 mod messages;
@@ -20,6 +21,7 @@ mod users;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {batch::parse_batch, messages::parse as parse_message, page::Page};
 
+pub use budget::BodyBudget;
 pub use health::{AdminState, Health};
 pub use host::HostPolicy;
 pub use problem::Problem;

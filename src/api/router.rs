@@ -11,6 +11,7 @@ use axum::routing::{delete, get, post};
 use homing_protocol::code::ErrorCode;
 use metrics::Counter;
 
+use super::budget::BodyBudget;
 use super::health::{self, AdminState, Health};
 use super::host::{self, HostPolicy};
 use super::problem::Problem;
@@ -42,6 +43,8 @@ pub struct ApiState {
     pub publisher: Publisher,
     /// Who may call.
     pub keys: ApiKeys,
+    /// Room for bodies, shared by all of a node's listeners and threads.
+    pub bodies: BodyBudget,
     /// Whether this node delivers.
     pub health: Arc<dyn Health>,
     /// Limits.

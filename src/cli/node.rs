@@ -14,7 +14,7 @@ use super::health::NodeHealth;
 use super::reload::Reload;
 use super::shutdown::{Shutdown, Stage};
 use super::threads::{self, Shared, Threads};
-use crate::api::{self, AdminState, Health as _};
+use crate::api::{self, AdminState, BodyBudget, Health as _};
 use crate::auth::{ApiKeys, TokenVerifier};
 use crate::config::ServeConfig;
 use crate::delivery::Stop;
@@ -63,6 +63,7 @@ pub(super) async fn run(
         slots: Slots::new(config.sessions_max),
         connections: Slots::new(config.sessions_max + SIDE_CONNECTIONS_MAX),
         requests: Slots::new(SIDE_CONNECTIONS_MAX),
+        bodies: BodyBudget::new(config.limits.bodies_bytes_max),
         overfull,
         clock,
     });

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::exit::{Exit, Failure, OrExit as _};
 use super::health::NodeHealth;
-use crate::api::{self, ApiConfig, ApiState, HostPolicy};
+use crate::api::{self, ApiConfig, ApiState, BodyBudget, HostPolicy};
 use crate::auth::{ApiKeys, TokenVerifier};
 use crate::config::ServeConfig;
 use crate::delivery::nodes::Nodes;
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) connections: Slots,
     /// For those of them that are HTTP.
     pub(super) requests: Slots,
+    /// For the bodies of requests.
+    pub(super) bodies: BodyBudget,
     pub(super) overfull: mpsc::Sender<Name>,
     pub(super) clock: Instant,
 }
@@ -160,6 +162,7 @@ pub(super) fn api_state(shared: &Shared, store: Store) -> ApiState {
         publisher: Publisher::new(store.clone(), publisher, shared.overfull.clone()),
         store,
         keys: shared.keys.clone(),
+        bodies: shared.bodies.clone(),
         health: shared.health.clone(),
         config: ApiConfig {
             payload_bytes_max: limits.payload_bytes_max,

@@ -150,6 +150,8 @@ limit_options! {
     sweep: Span, "HOMING_SWEEP", ms(100), seconds(3_600);
     /// Largest payload (`data`).
     payload_bytes_max: ByteSize, "HOMING_PAYLOAD_BYTES_MAX", kib(1), ByteSize(BATCH_BYTES_MAX / 2);
+    /// Bytes of request bodies that a node holds at once; beyond, publishes are refused.
+    bodies_bytes_max: ByteSize, "HOMING_BODIES_BYTES_MAX", ByteSize(BATCH_BYTES_MAX), kib(16 * 1024 * 1024);
     /// Devices per user.
     devices_max: u32, "HOMING_DEVICES_MAX", 1, 1_000;
     /// Time offline after which a device may be replaced by one more than `devices_max`.

@@ -27,6 +27,8 @@ pub struct Limits {
     pub sweep: Duration,
     /// Largest payload (`data`), in bytes.
     pub payload_bytes_max: usize,
+    /// Bytes of request bodies that a node holds at once.
+    pub bodies_bytes_max: usize,
     /// Devices per user.
     pub devices_max: u32,
     /// Time offline after which a device may be replaced by a new one beyond `devices_max`.
@@ -74,6 +76,7 @@ impl Default for Limits {
             heartbeat: Duration::from_millis(u64::from(limits::HEARTBEAT_MS)),
             sweep: Duration::from_secs(60),
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+            bodies_bytes_max: 64 * 1024 * 1024,
             devices_max: 20,
             device_replace_after: Duration::from_secs(24 * 60 * 60),
             device_idle_max: Duration::from_secs(30 * 24 * 60 * 60),

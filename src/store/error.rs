@@ -1,6 +1,6 @@
 //! What can go wrong with Redis, by what the caller should do about it.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
 /// A failed Redis command.
@@ -73,9 +73,6 @@ impl StoreError {
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         match error.kind() {
-            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::ReadOnly) => {
-                Self::Unavailable(error.to_string())
-            }
             ErrorKind::Server(_) | ErrorKind::Extension => {
                 Self::from_reply(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
             }

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod delivery;
+mod durability;
 mod embedded;
 mod frames;
 mod functions;
@@ -17,6 +18,7 @@ mod prometheus;
 mod raw_producers;
 mod real_input;
 mod redis_loss;
+mod redis_states;
 mod slow_clients;
 mod takeover;
 mod tokens;

@@ -56,8 +56,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Its pid, for calls of the system.
+    pub(crate) fn handle(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive pid");
+        let pid = self.handle().expect("a child has a positive pid");
         // The child was not waited for, so its pid is still its own.
         kill_process(pid, signal).unwrap_or_else(|error| panic!("{} cannot be signalled: {error}", self.name));
     }

@@ -1,5 +1,7 @@
 //! A real `redis-server` of a test's own.
 
+use std::path::Path;
+
 use redis::aio::MultiplexedConnection;
 use redis::{Client, FromRedisValue};
 use rustix::process::Signal;
@@ -35,6 +37,28 @@ impl Redis {
         let mut redis = Self { process, port, options, folder };
         redis.wait_ready().await;
         redis
+    }
+
+    /// Its folder, with its log and its data.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Lets its files grow up to this size only, as a disk does that is full; `None`: as large as they like.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(self.process.handle(), rustix::process::Resource::Fsize, limit)
+            .expect("a limit of a child of ours can be changed");
+    }
+
+    /// A crash and a new start that is not waited for: it loads its data first.
+    pub(crate) fn restart_unready(&mut self) {
+        self.kill9();
+        self.process = launch(&self.folder, self.port, &self.options);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -121,6 +145,11 @@ impl Redis {
         self.process.kill9();
     }
 
+    /// Sends the signal of [`Redis::kill9`] and does not wait for the end.
+    pub(crate) fn send_kill9(&self) {
+        self.process.signal(Signal::KILL);
+    }
+
     /// Starts it again after [`Redis::kill9`] on the same port and data.
     pub(crate) async fn start_again(&mut self) {
         self.process = launch(&self.folder, self.port, &self.options);
@@ -182,5 +211,12 @@ fn launch(folder: &Folder, port: u16, options: &RedisOptions) -> Process {
         ["--enable-debug-command", "local"],
     ];
     let args: Vec<String> = args.iter().flatten().chain(&options.args).map(|arg| (*arg).to_owned()).collect();
-    Process::start("redis-server", "redis-server", &args, &[], &folder.path().join("redis.log"))
+    let log = folder.path().join("redis.log");
+    // A file that may not grow raises a signal besides the error; a full disk would not.
+    let env = Path::new("/usr/bin/env");
+    if env.exists() && cfg!(target_os = "linux") {
+        let args = [vec!["--ignore-signal=XFSZ".to_owned(), "redis-server".to_owned()], args].concat();
+        return Process::start("redis-server", "/usr/bin/env", &args, &[], &log);
+    }
+    Process::start("redis-server", "redis-server", &args, &[], &log)
 }
