@@ -11,8 +11,10 @@ use super::BenchError;
 use super::options::{ClusterOptions, NodeCount};
 use super::process::{self, Memory};
 use super::worker::orders::{Producer, Target, Tokens};
+use crate::config::RedisUrl;
 use crate::config::client::URL;
 use crate::config::secret::{SECRET_BYTES_MIN, Secret};
+use crate::config::serve::PREFIX;
 use crate::store::embedded::this_program;
 use crate::store::{Embedded, EmbeddedConfig, EmbeddedError};
 
@@ -114,6 +116,11 @@ impl Cluster {
             None => None,
         };
         for target in &targets {
+            if target.is_tls {
+                return Err(BenchError::Usage(
+                    "TLS is not supported: name a node, or a proxy that takes plain connections".to_owned(),
+                ));
+            }
             probe(target).await?;
         }
         Ok(Self {
@@ -128,7 +135,8 @@ impl Cluster {
         })
     }
 
-    async fn start(options: &ClusterOptions, devices: u32) -> Result<Self, BenchError> {
+    /// Redis without nodes: the given one, or one of our own.
+    pub(crate) async fn redis_only(url: Option<&RedisUrl>) -> Result<Self, BenchError> {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let base = if Path::new(MEMORY_FOLDER).is_dir() { PathBuf::from(MEMORY_FOLDER) } else { std::env::temp_dir() };
         let folder = base.join(format!("homing-bench-{}", &random[..8]));
@@ -141,9 +149,9 @@ impl Cluster {
             redis: None,
             tokens: Tokens { secret: format!("bench-{random}{random}"), kid: None, audience: None },
             api_key: Some(format!("bench-key-{random}")),
-            prefix: "homing".to_owned(),
+            prefix: PREFIX.to_owned(),
         };
-        let mut redis = match &options.redis {
+        let redis = match url {
             Some(url) => Redis::connect(url.expose()).await?,
             None => {
                 let config = EmbeddedConfig { data_dir: folder.join("redis"), program: this_program() };
@@ -151,24 +159,30 @@ impl Cluster {
                     error @ EmbeddedError::NotInstalled => BenchError::Configuration(error.to_string()),
                     error => BenchError::Broken(error.to_string()),
                 })?;
-                let redis = Redis::connect(embedded.url()).await?;
+                let mut redis = Redis::connect(embedded.url()).await?;
                 cluster.embedded = Some(embedded);
+                redis.pid = redis.info("server", "process_id").await.and_then(|pid| pid.parse().ok());
                 redis
             }
         };
-        if cluster.embedded.is_some() {
-            redis.pid = redis.info("server", "process_id").await.and_then(|pid| pid.parse().ok());
-        }
+        cluster.redis = Some(redis);
+        Ok(cluster)
+    }
+
+    async fn start(options: &ClusterOptions, devices: u32) -> Result<Self, BenchError> {
+        let mut cluster = Self::redis_only(options.redis.as_ref()).await?;
+        cluster.prefix.clone_from(&options.prefix);
+        let folder = cluster.folder.clone().unwrap_or_default();
+        let redis = cluster.redis.as_ref().map(|redis| redis.url.clone()).unwrap_or_default();
         std::fs::create_dir_all(&folder).map_err(BenchError::broken(folder.display()))?;
         let nodes = match options.nodes {
             NodeCount::Auto => devices.div_ceil(SOCKETS_MAX).max(1),
             NodeCount::Count(count) => count,
         };
         for number in 0..nodes {
-            let node = cluster.launch(&folder, number, &redis.url, options)?;
+            let node = cluster.launch(&folder, number, &redis, options)?;
             cluster.nodes.push(node);
         }
-        cluster.redis = Some(redis);
         for node in &mut cluster.nodes {
             let target = Target {
                 host: node.address.ip().to_string(),
@@ -198,12 +212,14 @@ impl Cluster {
             .args(["bench", "node", "--parent", &std::process::id().to_string(), "--", "--redis", redis])
             .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
             .args(["--node-id", &format!("bench-{number}"), "--shards", &options.shards.to_string()])
+            .args(["--prefix", &self.prefix])
             // Limits against abuse: few users at a high rate would meet them.
             .args(["--frames-per-second", "1000000", "--frames-burst", "1000000"])
             .args(&options.serve_args)
             .env("HOMING_API_KEY", self.api_key.as_deref().unwrap_or_default())
             .env("HOMING_JWT_SECRET", &self.tokens.secret)
             .current_dir(folder)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

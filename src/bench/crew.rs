@@ -273,6 +273,12 @@ impl Crew {
         self.timeline = Timeline::default();
     }
 
+    /// Begins the timeline anew, and latencies of messages, of which none counted so far.
+    pub(crate) fn begin_timeline(&mut self) {
+        self.latencies = Latencies::default();
+        self.timeline = Timeline::default();
+    }
+
     /// Ends all workers, and with them their connections.
     pub(crate) async fn stop(mut self) {
         for worker in &mut self.workers {
@@ -297,6 +303,8 @@ async fn launch(
 ) -> Result<Worker, BenchError> {
     let mut process = Command::new(this_program())
         .args(["bench", "worker"])
+        // Ctrl-C in a terminal reaches the measuring process alone, which then ends the others.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

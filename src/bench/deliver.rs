@@ -8,7 +8,7 @@ use super::floor::{self, Floor};
 use super::options::{DeliverOptions, Rate, Via};
 use super::outcome::Outcome;
 use super::progress::Progress;
-use super::report::{Findings, Unit};
+use super::report::{Chart, Findings, Series, Unit};
 use super::stage::{self, DRAIN_MAX, Stage, Usage};
 use super::worker::orders::{Pace, Publishing, Report};
 
@@ -17,19 +17,31 @@ pub(crate) const START_DELAY: Duration = Duration::from_millis(300);
 /// How long bare commands are measured, before and after each.
 const FLOOR_TIME: Duration = Duration::from_secs(2);
 
+/// What latencies of messages are.
+pub(crate) const LATENCY: &str = "Latency, from the intended time to the device";
+/// Time between two looks at CPU and memory, at least: reading the memory of a large process takes some time.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Points of a curve of them, at most.
+const SAMPLES_MAX: u32 = 60;
+
 /// Runs it.
 pub(crate) async fn run(options: &DeliverOptions) -> Result<Outcome, BenchError> {
     let mut stage = Stage::open(&options.cluster, &options.clients, Some(&options.messages)).await?;
     stage.connect(options.clients.connect_rate.get()).await?;
     let mut floors = Vec::new();
     floors.extend(floor(&stage, options).await?);
-    let measured = measure(&mut stage, options).await?;
+    let pace = match options.rate {
+        Rate::Max => Pace::InFlight(u64::from(options.in_flight.get())),
+        Rate::PerSecond(rate) => Pace::Rate(rate),
+    };
+    let measured = Flow { pace, time: options.time.0, warm_up: options.warm_up.0 }.run(&mut stage).await?;
     floors.extend(floor(&stage, options).await?);
     let mut findings = describe(options, &stage).await;
-    let failure = measured.figures(&mut findings, &stage);
+    let failure = measured.figures(&mut findings, &stage, LATENCY);
     floor_figures(&mut findings, &floors, &measured);
     stage::charts(&mut findings, stage.crew.timeline.seconds(), "Latency");
     stage::percentile_chart(&mut findings, &stage.crew.latencies, "Latency");
+    measured.charts(&mut findings);
     stage.stop().await;
     Ok(Outcome { findings, failure })
 }
@@ -45,37 +57,68 @@ async fn floor(stage: &Stage, options: &DeliverOptions) -> Result<Option<Floor>,
     }
 }
 
+/// Messages to devices that are connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub(crate) pace: Pace,
+    pub(crate) time: Duration,
+    pub(crate) warm_up: Duration,
+}
+
 /// What was counted between two moments.
 pub(crate) struct Measured {
     pub(crate) before: Usage,
     pub(crate) after: Usage,
+    /// In between.
+    pub(crate) samples: Vec<Usage>,
     pub(crate) counts: Report,
     pub(crate) unfinished: Option<stage::Unfinished>,
     /// How long messages were sent.
     pub(crate) seconds: f64,
 }
 
-async fn measure(stage: &mut Stage, options: &DeliverOptions) -> Result<Measured, BenchError> {
-    let (time, warm_up) = (options.time.0, options.warm_up.0);
-    let start_us = now_us() + us(START_DELAY);
-    let measured_from_us = start_us + us(warm_up);
-    let until_us = measured_from_us + us(time);
-    let pace = match options.rate {
-        Rate::Max => Pace::InFlight(u64::from(options.in_flight.get())),
-        Rate::PerSecond(rate) => Pace::Rate(rate),
-    };
-    stage.crew.publish(Publishing { start_us, measured_from_us, until_us, pace, count_per_user: None }).await?;
-    let mut progress = Progress::new("delivering", until_us - start_us);
-    let mut watch = move |total: &Report| progress.at(now_us().saturating_sub(start_us), total);
-    stage.crew.during(Duration::from_micros(measured_from_us.saturating_sub(now_us())), &mut watch).await?;
-    stage.crew.forget();
-    let before = stage.usage().await;
+impl Flow {
+    pub(crate) async fn run(self, stage: &mut Stage) -> Result<Measured, BenchError> {
+        let start_us = now_us() + us(START_DELAY);
+        let measured_from_us = start_us + us(self.warm_up);
+        let until_us = measured_from_us + us(self.time);
+        let order = Publishing { start_us, measured_from_us, until_us, pace: self.pace, count_per_user: None };
+        stage.crew.publish(order).await?;
+        let mut progress = Progress::new("delivering", until_us - start_us);
+        let mut watch = move |total: &Report| progress.at(now_us().saturating_sub(start_us), total);
+        stage.crew.during(Duration::from_micros(measured_from_us.saturating_sub(now_us())), &mut watch).await?;
+        stage.crew.begin_timeline();
+        let before = stage.usage().await;
+        let mut samples = vec![before];
+        let sample_every = SAMPLE_EVERY.max(self.time / SAMPLES_MAX);
+        while now_us() + us(sample_every) < until_us {
+            stage.crew.during(sample_every, &mut watch).await?;
+            samples.push(stage.usage().await);
+            stage.cluster.check()?;
+        }
+        let devices = stage.crew.devices_each();
+        let is_done = |total: &Report| !total.is_publishing && total.unique >= total.accepted * devices;
+        let rest = Duration::from_micros(until_us.saturating_sub(now_us()));
+        stage.crew.until(rest + DRAIN_MAX, &mut watch, is_done).await?;
+        let after = stage.usage().await;
+        let unfinished = stage.acknowledged().await?;
+        stage.cluster.check()?;
+        let seconds = self.time.as_secs_f64();
+        Ok(Measured { before, after, samples, counts: stage.crew.total(), unfinished, seconds })
+    }
+}
+
+/// What was counted since `before`, when a load is interrupted.
+pub(crate) async fn measured_since(stage: &mut Stage, before: Usage) -> Result<Measured, BenchError> {
+    let after = stage.usage().await;
     let devices = stage.crew.devices_each();
-    let is_done = |total: &Report| !total.is_publishing && total.unique >= total.accepted * devices;
-    stage.crew.until(time + DRAIN_MAX, &mut watch, is_done).await?;
-    let (after, unfinished) = (stage.usage().await, stage.acknowledged().await?);
-    stage.cluster.check()?;
-    Ok(Measured { before, after, counts: stage.crew.total(), unfinished, seconds: time.as_secs_f64() })
+    stage
+        .crew
+        .until(DRAIN_MAX, |_| {}, |total| !total.is_publishing && total.unique >= total.accepted * devices)
+        .await?;
+    let unfinished = stage.acknowledged().await?;
+    let seconds = (after.at_us - before.at_us) as f64 / 1_000_000.0;
+    Ok(Measured { before, after, samples: Vec::new(), counts: stage.crew.total(), unfinished, seconds })
 }
 
 impl Measured {
@@ -98,10 +141,11 @@ impl Measured {
     }
 
     /// Adds all figures; says what is wrong, if something is.
-    pub(crate) fn figures(&self, findings: &mut Findings, stage: &Stage) -> Option<String> {
+    pub(crate) fn figures(&self, findings: &mut Findings, stage: &Stage, latency: &'static str) -> Option<String> {
         let received = self.deliveries() as f64 / self.seconds;
         findings.figure("Throughput", "received_rate", "received and acknowledged", received, Unit::PerSecond);
-        stage::percentiles(findings, "Latency, from the intended time to the device", "latency", &stage.crew.latencies);
+        stage::percentiles(findings, latency, "latency", &stage.crew.latencies);
+        self.core_figures(findings);
         let group = "CPU for each message that a device received and acknowledged";
         let workers = self.per_delivery(Some(self.before.workers_cpu), Some(self.after.workers_cpu));
         let parts = [
@@ -116,6 +160,63 @@ impl Measured {
         }
         memory_figures(findings, &self.after);
         self.count_figures(findings, stage)
+    }
+
+    /// How busy the processes were.
+    fn core_figures(&self, findings: &mut Findings) {
+        let seconds = (self.after.at_us - self.before.at_us) as f64 / 1_000_000.0;
+        let parts = [
+            ("load_nodes", "nodes", self.before.nodes_cpu, self.after.nodes_cpu),
+            ("load_redis", "Redis", self.before.redis_cpu, self.after.redis_cpu),
+            ("load_workers", "this load client", Some(self.before.workers_cpu), Some(self.after.workers_cpu)),
+        ];
+        for (key, name, before, after) in parts {
+            if let (Some(before), Some(after)) = (before, after)
+                && seconds > 0.0
+            {
+                let percent = after.saturating_sub(before).as_secs_f64() / seconds * 100.0;
+                findings.figure("CPU, of one core", key, name, percent, Unit::Percent);
+            }
+        }
+    }
+
+    /// CPU and memory over time.
+    pub(crate) fn charts(&self, findings: &mut Findings) {
+        if self.samples.len() < 3 || self.before.nodes_cpu.is_none() {
+            return;
+        }
+        let time = |usage: &Usage| (usage.at_us - self.before.at_us) as f64 / 1_000_000.0;
+        let cpu = |name: &str, value: fn(&Usage) -> Option<Duration>| {
+            let load = |pair: &[Usage]| {
+                let used = value(&pair[1])?.saturating_sub(value(&pair[0])?).as_secs_f64();
+                Some((time(&pair[1]), used / (time(&pair[1]) - time(&pair[0])) * 100.0))
+            };
+            Series { name: name.to_owned(), points: self.samples.windows(2).filter_map(load).collect() }
+        };
+        let memory = |name: &str, value: fn(&Usage) -> u64| {
+            let points = self.samples.iter().map(|usage| (time(usage), value(usage) as f64)).collect();
+            Series { name: name.to_owned(), points }
+        };
+        let chart = |title: &str, y_unit, series| Chart {
+            title: title.to_owned(),
+            x_name: "time".to_owned(),
+            x_unit: Unit::Seconds,
+            y_unit,
+            is_logarithmic: false,
+            series,
+        };
+        let series = vec![
+            cpu("nodes", |usage| usage.nodes_cpu),
+            cpu("Redis", |usage| usage.redis_cpu),
+            cpu("this load client", |usage| Some(usage.workers_cpu)),
+        ];
+        findings.charts.push(chart("CPU, of one core", Unit::Percent, series));
+        let series = vec![
+            memory("nodes", |usage| usage.nodes.resident),
+            memory("Redis", |usage| usage.redis.resident),
+            memory("TCP buffers", |usage| usage.kernel.tcp_buffers),
+        ];
+        findings.charts.push(chart("Memory", Unit::Bytes, series));
     }
 
     fn count_figures(&self, findings: &mut Findings, stage: &Stage) -> Option<String> {
@@ -200,6 +301,14 @@ fn floor_figures(findings: &mut Findings, floors: &[Floor], measured: &Measured)
     }
 }
 
+/// How messages are published, for people.
+pub(crate) fn via(via: Via) -> &'static str {
+    match via {
+        Via::Http => "HTTP",
+        Via::Xadd => "pipelined XADD",
+    }
+}
+
 async fn describe(options: &DeliverOptions, stage: &Stage) -> Findings {
     let rate = match options.rate {
         Rate::Max => format!("as fast as possible with {} on their way", options.in_flight),
@@ -209,11 +318,10 @@ async fn describe(options: &DeliverOptions, stage: &Stage) -> Findings {
         Findings::new("deliver", format!("Messages to {} connected devices, {rate}", stage.crew.devices()));
     stage.circumstances(&mut findings).await;
     let messages = &options.messages;
-    let via = match messages.via {
-        Via::Http => format!("HTTP, {} connections, messages in a request: {}", messages.producers, messages.batch),
-        Via::Xadd => format!("XADD, {} pipelined connections", messages.producers),
-    };
-    findings.circumstance("messages", format!("{} bytes each, by {via}", messages.size));
+    let (name, producers) = (via(messages.via), messages.producers);
+    let batch = if messages.batch > 1 { format!(", {} in a request", messages.batch) } else { String::new() };
+    findings
+        .circumstance("messages", format!("{} bytes each, by {name} on {producers} connections{batch}", messages.size));
     findings.circumstance(
         "clients",
         format!("users: {}, devices of each: {}", options.clients.users, options.clients.devices),

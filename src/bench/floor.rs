@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 
 use super::BenchError;
-use super::cluster::Redis;
+use super::cluster::{Cluster, Redis};
+use super::options::FloorOptions;
+use super::outcome::Outcome;
+use super::process;
+use super::report::{Findings, Unit};
 
 /// Streams that take turns, as users do.
 const STREAMS: usize = 1_000;
@@ -22,6 +26,27 @@ pub(crate) struct Floor {
     pub(crate) redis_us: f64,
     /// Messages each second, as fast as one connection could.
     pub(crate) rate: f64,
+    /// Whether notifications came.
+    pub(crate) is_heard: bool,
+}
+
+/// `homing bench floor`.
+pub(crate) async fn run(options: &FloorOptions) -> Result<Outcome, BenchError> {
+    let cluster = Cluster::redis_only(options.redis.as_ref()).await?;
+    let Some(redis) = cluster.redis() else { return Err(BenchError::Broken("there is no Redis".to_owned())) };
+    let floor = measure(redis, options.time.0, options.size).await?;
+    let mut findings = Findings::new("floor", "Bare XADD with notification, XREADGROUP and XACK".to_owned());
+    findings.circumstance("machine", process::machine());
+    let version = redis.info("server", "redis_version").await.unwrap_or_default();
+    let log = cluster.data_dir().map(|folder| format!(", log on {}", process::file_system(&folder)));
+    findings.circumstance("redis", format!("{version}{}", log.unwrap_or_default()));
+    findings.circumstance("messages", format!("{} bytes each", options.size));
+    findings.figure("Floor", "floor_redis", "Redis's CPU for a message", floor.redis_us, Unit::Microseconds);
+    findings.figure("Floor", "floor_rate", "messages", floor.rate, Unit::PerSecond);
+    let failure =
+        (!floor.is_heard).then(|| "no notification was heard: notify-keyspace-events lacks K or t".to_owned());
+    cluster.stop().await;
+    Ok(Outcome { findings, failure })
 }
 
 /// Measures it for some time.
@@ -42,13 +67,13 @@ pub(crate) async fn measure(redis: &Redis, time: Duration, size: usize) -> Resul
     let database = client.get_connection_info().redis_settings().db();
     let channels: Vec<String> = keys.iter().map(|key| format!("__keyspace@{database}__:{key}")).collect();
     listener.subscribe(&channels).await.map_err(unreachable)?;
+    let heard = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let hears = heard.clone();
     let hearing = tokio::spawn(async move {
-        let mut heard = 0_u64;
         let mut messages = listener.on_message();
         while messages.next().await.is_some() {
-            heard += 1;
+            hears.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-        heard
     });
     let payload = "x".repeat(size);
     let cpu_before = redis.cpu().await;
@@ -92,5 +117,7 @@ pub(crate) async fn measure(redis: &Redis, time: Duration, size: usize) -> Resul
     let mut removal = redis::cmd("UNLINK");
     removal.arg(&keys).query_async::<()>(&mut connection).await.map_err(unreachable)?;
     let cpu = cpu_before.zip(cpu_after).map(|(before, after)| after.saturating_sub(before)).unwrap_or_default();
-    Ok(Floor { redis_us: cpu.as_secs_f64() * 1_000_000.0 / count as f64, rate: count as f64 / seconds })
+    let redis_us = cpu.as_secs_f64() * 1_000_000.0 / count.max(1) as f64;
+    let is_heard = heard.load(std::sync::atomic::Ordering::Relaxed);
+    Ok(Floor { redis_us, rate: count as f64 / seconds, is_heard })
 }

@@ -14,18 +14,26 @@ mod floor;
 mod frames;
 mod idle;
 mod latency;
+mod load;
 pub mod options;
 mod outcome;
 mod process;
 mod progress;
+mod replay;
 mod report;
+mod sockets;
 mod stage;
+mod storm;
+mod suite;
+mod suite_document;
 mod timeline;
 mod worker;
 
 use std::os::unix::process::CommandExt as _;
 
 pub use error::BenchError;
+use tokio::signal::unix::{SignalKind, signal};
+
 use options::{BenchCommand, NodeOptions, OutputOptions};
 use outcome::Outcome;
 
@@ -37,23 +45,51 @@ pub async fn run<E: From<BenchError>>(
     command: BenchCommand,
     print: impl FnOnce(String) -> Result<(), E>,
 ) -> Result<(), E> {
-    match command {
-        BenchCommand::Worker => Ok(worker::run().await?),
-        BenchCommand::Node(options) => Err(become_node(&options).into()),
-        BenchCommand::Idle(options) => show(idle::run(&options).await?, &options.output, print),
-        BenchCommand::Deliver(options) => show(deliver::run(&options).await?, &options.output, print),
+    // A load shows what it found when it is interrupted; a worker ends with its orders.
+    let ends_itself = matches!(command, BenchCommand::Load(_) | BenchCommand::Worker);
+    let interrupted = async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt()).ok()?, signal(SignalKind::terminate()).ok()?);
+        tokio::select! {
+            _ = interrupt.recv() => Some(()),
+            _ = terminate.recv() => Some(()),
+        }
+    };
+    let measurement = async {
+        let (outcome, output) = match command {
+            BenchCommand::Worker => return worker::run().await.map(|()| None),
+            BenchCommand::Node(options) => return Err(become_node(&options)),
+            BenchCommand::Suite(options) => return suite::run(&options).await.map(|()| None),
+            BenchCommand::Idle(options) => (idle::run(&options).await?, options.output),
+            BenchCommand::Deliver(options) => (deliver::run(&options).await?, options.output),
+            BenchCommand::Replay(options) => (replay::run(&options).await?, options.output),
+            BenchCommand::Storm(options) => (storm::run(&options).await?, options.output),
+            BenchCommand::Sockets(options) => (sockets::run(&options).await?, options.output),
+            BenchCommand::Load(options) => (load::run(&options).await?, options.output),
+            BenchCommand::Floor(options) => (floor::run(&options).await?, options.output),
+        };
+        Ok(Some((outcome, output)))
+    };
+    let outcome = tokio::select! {
+        outcome = measurement => outcome?,
+        // The measurement is dropped, and its processes and folders with it.
+        Some(()) = interrupted, if !ends_itself => return Err(BenchError::Failed("interrupted".to_owned()).into()),
+    };
+    match outcome {
+        None => Ok(()),
+        Some((outcome, output)) => show(&outcome, &output, print),
     }
 }
 
 fn show<E: From<BenchError>>(
-    outcome: Outcome,
+    outcome: &Outcome,
     output: &OutputOptions,
     print: impl FnOnce(String) -> Result<(), E>,
 ) -> Result<(), E> {
     print(outcome.findings.show(output)?)?;
-    match outcome.failure {
+    match &outcome.failure {
         None => Ok(()),
-        Some(failure) => Err(BenchError::Failed(failure).into()),
+        Some(failure) => Err(BenchError::Failed(failure.clone()).into()),
     }
 }
 

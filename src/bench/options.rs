@@ -17,6 +17,18 @@ pub enum BenchCommand {
     Idle(IdleOptions),
     /// Latency and CPU of messages to connected devices, at a fixed rate or as fast as possible.
     Deliver(DeliverOptions),
+    /// Users that were away with messages waiting all come back.
+    Replay(ReplayOptions),
+    /// All clients are cut off and reconnect at once.
+    Storm(StormOptions),
+    /// Many sockets over several nodes, and a message to each every few seconds.
+    Sockets(SocketsOptions),
+    /// A plain load on any cluster, until Ctrl-C or for some time.
+    Load(LoadOptions),
+    /// What bare commands cost Redis: XADD with notification, XREADGROUP, XACK.
+    Floor(FloorOptions),
+    /// The standard set, several times each, written as a document.
+    Suite(SuiteOptions),
     /// A worker process of a measurement; not for people.
     #[command(hide = true)]
     Worker,
@@ -225,6 +237,156 @@ pub struct DeliverOptions {
     /// What is done with the figures.
     #[command(flatten)]
     pub output: OutputOptions,
+}
+
+/// `homing bench replay`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayOptions {
+    /// What is measured.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Who connects.
+    #[command(flatten)]
+    pub clients: ClientsOptions,
+    /// Who publishes, and what.
+    #[command(flatten)]
+    pub messages: MessagesOptions,
+    /// Messages that wait for each user. An inbox keeps 10,000 unless the cluster is told otherwise.
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub queued: u32,
+    /// Clients that come back each second, or max: all at once.
+    #[arg(long, default_value = "max", value_name = "N|max")]
+    pub return_rate: Rate,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench storm`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StormOptions {
+    /// What is measured.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Who connects.
+    #[command(flatten)]
+    pub clients: ClientsOptions,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench sockets`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SocketsOptions {
+    /// What is measured.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Users, each with one device.
+    #[arg(long, default_value = "128000")]
+    pub users: NonZeroU32,
+    /// Processes that hold the clients [default: one for each 18,000].
+    #[arg(long)]
+    pub workers: Option<NonZeroU32>,
+    /// Connections that are opened each second at the beginning.
+    #[arg(long, default_value = "2000", value_name = "PER SECOND")]
+    pub connect_rate: NonZeroU32,
+    /// Time between two messages to each user.
+    #[arg(long, default_value = "5s")]
+    pub every: Span,
+    /// How messages are published.
+    #[arg(long, value_enum, default_value = "xadd")]
+    pub via: Via,
+    /// Bytes of payload.
+    #[arg(long, default_value = "100", value_parser = size)]
+    pub size: usize,
+    /// How long is measured.
+    #[arg(long, default_value = "10m")]
+    pub time: Span,
+    /// How long messages flow before that.
+    #[arg(long, default_value = "10s")]
+    pub warm_up: Span,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench load`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoadOptions {
+    /// What is measured.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Clients, each of a user of its own.
+    #[arg(short, long, default_value = "1000")]
+    pub amount: NonZeroU32,
+    /// Connections that are opened each second.
+    #[arg(short = 'c', long, default_value = "500")]
+    pub per_second: NonZeroU32,
+    /// Processes that hold the clients [default: one for each 18,000].
+    #[arg(short, long)]
+    pub workers: Option<NonZeroU32>,
+    /// Time between two messages to each client [default: no messages].
+    #[arg(short = 't', long)]
+    pub interval: Option<Span>,
+    /// Characters of each message.
+    #[arg(long, default_value = "100", value_parser = size)]
+    pub characters: usize,
+    /// How messages are published.
+    #[arg(long, value_enum, default_value = "http")]
+    pub via: Via,
+    /// Connections of producers.
+    #[arg(long, default_value = "16")]
+    pub producers: NonZeroU32,
+    /// How long [default: until Ctrl-C].
+    #[arg(long)]
+    pub time: Option<Span>,
+    /// Clients ask for confirmed acks, and the confirmations are counted.
+    #[arg(long)]
+    pub confirm: bool,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench floor`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FloorOptions {
+    /// Redis [default: one is started, on tmpfs]. It must announce appends: notify-keyspace-events with K and t.
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<RedisUrl>,
+    /// Bytes of payload.
+    #[arg(long, default_value = "100", value_parser = size)]
+    pub size: usize,
+    /// How long is measured.
+    #[arg(long, default_value = "5s")]
+    pub time: Span,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench suite`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SuiteOptions {
+    /// The document.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Folder for a page with plots of each run.
+    #[arg(long, value_name = "FOLDER")]
+    pub html: Option<PathBuf>,
+    /// Runs of each measurement; the document holds their median and their spread.
+    #[arg(long, default_value = "3")]
+    pub runs: NonZeroU32,
+    /// Seconds of each run that has a duration.
+    #[arg(long, default_value = "30")]
+    pub seconds: NonZeroU32,
+    /// Percent of the usual number of clients: less, to try it out.
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub scale: u32,
+    /// Sockets of the run with many sockets; 0 leaves it out.
+    #[arg(long, default_value = "0")]
+    pub sockets: u32,
 }
 
 /// `homing bench node`.

@@ -78,6 +78,7 @@ async fn work(shared: Rc<Shared>, mut input: Lines<BufReader<Receiver>>, mut out
                     connecting.abort_all();
                     shared.disconnect();
                 }
+                Some(Ok(Order::Hush)) => publishing.abort_all(),
                 Some(Ok(Order::SinceConnect)) => shared.is_since_connect.set(true),
                 Some(Ok(Order::Publish(order))) => publish(&shared, order, &mut publishing),
             },

@@ -75,6 +75,8 @@ pub(crate) enum Order {
     Disconnect,
     /// Publish.
     Publish(Publishing),
+    /// Publish no more.
+    Hush,
     /// Take latencies of messages from here on as since their device's connection was due.
     SinceConnect,
 }
