@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input redis prometheus
+.PHONY: help run build check test bench real-input redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +20,16 @@ check: ## What a change must pass before its tests: format, lints, licences, doc
 
 test: redis prometheus ## Every test: units, properties, and integration on real redis-server and homing processes
 	cargo test --workspace --locked
+
+BENCH_SECONDS ?= 30
+BENCH_RUNS ?= 3
+BENCH_SCALE ?= 100
+BENCH_SOCKETS ?= 0
+BENCH_OUT ?= docs/BENCHMARKS.md
+
+bench: redis build ## Measure the standard set and write docs/BENCHMARKS.md; see docs/BENCHMARKING.md for its variables
+	"$${CARGO_TARGET_DIR:-target}/release/homing" bench suite --out "$(BENCH_OUT)" --seconds $(BENCH_SECONDS) \
+		--runs $(BENCH_RUNS) --scale $(BENCH_SCALE) --sockets $(BENCH_SOCKETS) $(if $(BENCH_HTML),--html "$(BENCH_HTML)")
 
 real-input: redis ## Send every package description of this machine's apt lists through two nodes; prints the counts
 	HOMING_REAL_INPUT_ENTRIES=1000000 cargo test --locked --test integration real_input -- --nocapture

@@ -28,6 +28,9 @@ const READY_PAUSE: Duration = Duration::from_millis(50);
 /// Memory that is a file system: unlinking the old log on a disk with `discard` stalls whoever does it.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
+/// Folders of measurements are called `homing-bench-<pid>-<random>`.
+const FOLDER_PREFIX: &str = "homing-bench-";
+
 /// A running node of ours.
 struct Node {
     process: Child,
@@ -139,7 +142,8 @@ impl Cluster {
     pub(crate) async fn redis_only(url: Option<&RedisUrl>) -> Result<Self, BenchError> {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let base = if Path::new(MEMORY_FOLDER).is_dir() { PathBuf::from(MEMORY_FOLDER) } else { std::env::temp_dir() };
-        let folder = base.join(format!("homing-bench-{}", &random[..8]));
+        remove_leftovers(&base);
+        let folder = base.join(format!("{FOLDER_PREFIX}{}-{}", std::process::id(), &random[..8]));
         // From here on, dropping the value cleans up.
         let mut cluster = Self {
             nodes: Vec::new(),
@@ -317,6 +321,17 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Removes the folders of measurements that were killed: they take memory.
+fn remove_leftovers(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((pid, _)) = name.strip_prefix(FOLDER_PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
+        if Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -384,6 +384,9 @@ pub struct SuiteOptions {
     /// Percent of the usual number of clients: less, to try it out.
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub scale: u32,
+    /// Only measurements with this in their name.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
     /// Sockets of the run with many sockets; 0 leaves it out.
     #[arg(long, default_value = "0")]
     pub sockets: u32,

@@ -245,16 +245,16 @@ pub(crate) fn charts(findings: &mut Findings, seconds: &[Second], what: &str) {
 
 /// Latency by percentile: how fast the rare cases become slow.
 pub(crate) fn percentile_chart(findings: &mut Findings, latencies: &Latencies, what: &str) {
-    let parts = [0.0, 10.0, 25.0, 50.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 96.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0];
+    let parts = [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.975, 99.99, 99.999];
+    // A percentile beyond the last message says nothing but the slowest again.
+    let told = parts.into_iter().filter(|part| (1.0 - part / 100.0) * latencies.count() as f64 >= 1.0);
+    let points: Vec<(f64, f64)> = told.map(|part| (part, latencies.quantile(part / 100.0) as f64)).collect();
     findings.charts.push(Chart {
         title: format!("{what} by percentile"),
         x_name: "part of all".to_owned(),
         x_unit: Unit::Percent,
         y_unit: Unit::Microseconds,
         is_logarithmic: true,
-        series: vec![Series {
-            name: "latency".to_owned(),
-            points: parts.map(|part| (part, latencies.quantile(part / 100.0) as f64)).to_vec(),
-        }],
+        series: vec![Series { name: "latency".to_owned(), points }],
     });
 }

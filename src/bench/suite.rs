@@ -96,7 +96,13 @@ pub(crate) async fn run(options: &SuiteOptions) -> Result<(), BenchError> {
     if let Some(folder) = &options.html {
         std::fs::create_dir_all(folder).map_err(BenchError::broken(folder.display()))?;
     }
-    let set = standards(options);
+    let mut set = standards(options);
+    if let Some(only) = &options.only {
+        set.retain(|standard| standard.name.to_lowercase().contains(&only.to_lowercase()));
+    }
+    if set.is_empty() {
+        return Err(BenchError::Usage("no measurement of the set has --only in its name".to_owned()));
+    }
     let mut measurements: Vec<Measurement> = Vec::new();
     // One round of all after the other: what changes on the machine in the meantime spreads over all of them.
     for round in 1..=options.runs.get() {

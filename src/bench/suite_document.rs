@@ -116,6 +116,7 @@ mod tests {
             runs: std::num::NonZeroU32::new(3).unwrap(),
             seconds: std::num::NonZeroU32::new(30).unwrap(),
             scale: 100,
+            only: None,
             sockets: 0,
         };
         let standard = Standard { name: "Slow".to_owned(), arguments: vec!["deliver".to_owned(), "--rate".to_owned()] };

@@ -50,6 +50,10 @@ impl Unit {
 impl Unit {
     /// A round value with its unit, for an axis.
     fn show_round(self, value: f64) -> String {
+        if self == Self::Percent {
+            // 99.9 and 99.99 must not look alike.
+            return format!("{} %", (value * 1_000.0).round() / 1_000.0);
+        }
         let shown = self.show(value);
         let (number, unit) = shown.split_once(' ').unwrap_or((&shown, ""));
         if !number.contains('.') {

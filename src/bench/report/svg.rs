@@ -8,7 +8,7 @@ use super::{Chart, Series, Unit};
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 78.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
 /// Lines of the grid, about.
@@ -16,62 +16,86 @@ const TICKS: f64 = 5.0;
 /// More points than this are not told apart, and not marked.
 const MARKED_POINTS_MAX: usize = 30;
 
+/// How values lie along an axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scale {
+    /// With the distance of the ticks.
+    Linear(f64),
+    Logarithmic,
+    /// Percent, the logarithm of what is missing to 100: 90, 99 and 99.9 are as far from each other.
+    Tail,
+}
+
 /// From values to places along one axis.
 struct Axis {
     low: f64,
     high: f64,
-    is_logarithmic: bool,
+    scale: Scale,
     begin: f64,
     end: f64,
 }
 
 impl Axis {
     fn place(&self, value: f64) -> f64 {
-        let part = if self.is_logarithmic {
-            (value.max(self.low).ln() - self.low.ln()) / (self.high.ln() - self.low.ln())
-        } else {
-            (value - self.low) / (self.high - self.low)
+        let stretched = |value: f64| match self.scale {
+            Scale::Linear(_) => value,
+            Scale::Logarithmic => value.max(self.low).ln(),
+            Scale::Tail => -(100.0 - value.min(self.high)).log10(),
         };
-        self.begin + (self.end - self.begin) * part
+        let (low, high) = (stretched(self.low), stretched(self.high));
+        self.begin + (self.end - self.begin) * (stretched(value) - low) / (high - low)
     }
 
     /// Round values along it.
     fn ticks(&self) -> Vec<f64> {
-        if self.is_logarithmic {
-            let decades = self.low.log10().round() as i32..=self.high.log10().round() as i32;
-            return decades.map(|decade| 10_f64.powi(decade)).collect();
+        match self.scale {
+            Scale::Linear(step) => {
+                let (first, last) = ((self.low / step - 1e-9).ceil() as i64, (self.high / step + 1e-9).floor() as i64);
+                (first..=last).map(|number| number as f64 * step).collect()
+            }
+            Scale::Logarithmic => {
+                // Over a few powers of ten, the values between are worth a line.
+                let factors: &[f64] = if self.high / self.low <= 1_000.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let decades = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
+                let values = decades.flat_map(|decade| factors.iter().map(move |factor| factor * 10_f64.powi(decade)));
+                values.filter(|value| (self.low * 0.999..=self.high * 1.001).contains(value)).collect()
+            }
+            Scale::Tail => {
+                let values = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
+                values.into_iter().filter(|value| *value <= self.high).collect()
+            }
         }
-        let step = round_step((self.high - self.low) / TICKS);
-        let first = (self.low / step).ceil() as i64;
-        let last = (self.high / step + 1e-9).floor() as i64;
-        (first..=last).map(|number| number as f64 * step).collect()
     }
 }
 
 /// 1, 2 or 5 times a power of ten, at least `wanted`.
-fn round_step(wanted: f64) -> f64 {
+fn round_up(wanted: f64) -> f64 {
     let power = 10_f64.powf(wanted.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= wanted).unwrap_or(power)
+    let steps = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power);
+    steps.into_iter().find(|step| *step >= wanted * 0.999).unwrap_or(power)
 }
 
-/// Powers of two times a round number, so that bytes have round ticks too.
-fn round_bytes(high: f64) -> f64 {
-    let mut unit = 1.0;
-    while high / unit >= 1024.0 {
-        unit *= 1024.0;
+/// 1, 2 or 5 times a power of ten, at most `wanted`.
+fn round_down(wanted: f64) -> f64 {
+    let power = 10_f64.powf(wanted.log10().floor());
+    let steps = [5.0, 2.0, 1.0].into_iter().map(|factor| factor * power);
+    steps.into_iter().find(|step| *step <= wanted * 1.001).unwrap_or(power)
+}
+
+/// The distance of ticks up to `high`; of bytes, it is round in the unit in which they are shown.
+fn step(high: f64, unit: Unit) -> f64 {
+    let mut scale = 1.0;
+    while unit == Unit::Bytes && high / scale >= 1024.0 {
+        scale *= 1024.0;
     }
-    round_step(high / unit / TICKS) * unit
+    round_up(high / scale / TICKS) * scale
 }
 
 /// The chart; `None` if there is nothing to draw.
 pub(crate) fn chart(chart: &Chart) -> Option<String> {
     let points = || chart.series.iter().flat_map(|series| &series.points).filter(|point| point.1.is_finite());
-    let (first, _) = points().next()?;
-    let (mut low, mut high) = points().fold((*first, *first), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
-    if low == high {
-        (low, high) = (low - 1.0, high + 1.0);
-    }
-    let x = Axis { low, high, is_logarithmic: false, begin: LEFT, end: WIDTH - RIGHT };
+    points().next()?;
+    let x = x_axis(chart, points().map(|point| point.0));
     let y = y_axis(chart, points().map(|point| point.1));
     let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}">"#, escaped(&chart.title));
     // Writing to a String cannot fail.
@@ -112,17 +136,31 @@ pub(crate) fn chart(chart: &Chart) -> Option<String> {
     Some(svg)
 }
 
+fn x_axis(chart: &Chart, values: impl Iterator<Item = f64>) -> Axis {
+    let (begin, end) = (LEFT, WIDTH - RIGHT);
+    if chart.x_unit == Unit::Percent {
+        // 100 % lies infinitely far away: the last point that is not is the end.
+        let high = values.filter(|value| *value < 100.0).fold(90.0, f64::max);
+        return Axis { low: 0.0, high, scale: Scale::Tail, begin, end };
+    }
+    let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+    if low == high {
+        (low, high) = (low - 1.0, high + 1.0);
+    }
+    Axis { low, high, scale: Scale::Linear(step(high - low, chart.x_unit)), begin, end }
+}
+
 fn y_axis(chart: &Chart, values: impl Iterator<Item = f64>) -> Axis {
     let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     let (begin, end) = (HEIGHT - BOTTOM, TOP);
     if chart.is_logarithmic {
-        let low = 10_f64.powf(low.max(1.0).log10().floor());
-        let high = 10_f64.powf(high.max(low * 1.001).log10().ceil()).max(low * 10.0);
-        return Axis { low, high, is_logarithmic: true, begin, end };
+        let low = round_down(low.max(1.0));
+        let high = round_up(high.max(low * 2.0));
+        return Axis { low, high, scale: Scale::Logarithmic, begin, end };
     }
     let high = if high > 0.0 { high } else { 1.0 };
-    let step = if chart.y_unit == Unit::Bytes { round_bytes(high) } else { round_step(high / TICKS) };
-    Axis { low: 0.0, high: (high / step).ceil() * step, is_logarithmic: false, begin, end }
+    let step = step(high, chart.y_unit);
+    Axis { low: 0.0, high: (high / step - 1e-9).ceil() * step, scale: Scale::Linear(step), begin, end }
 }
 
 fn curve(series: &Series, number: usize, x: &Axis, y: &Axis, chart: &Chart) -> String {
@@ -138,7 +176,7 @@ fn curve(series: &Series, number: usize, x: &Axis, y: &Axis, chart: &Chart) -> S
             r#"<circle class="point c{number}" cx="{x:.1}" cy="{y:.1}" r="3"><title>{}: {} at {}</title></circle>"#,
             escaped(&series.name),
             chart.y_unit.show(*value),
-            chart.x_unit.show(*at)
+            chart.x_unit.show_round(*at)
         );
     }
     svg
@@ -176,9 +214,24 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
-        let axis = |low, high, is_logarithmic| Axis { low, high, is_logarithmic, begin: 0.0, end: 1.0 };
-        assert_eq!(axis(0.0, 1_000.0, false).ticks(), [0.0, 200.0, 400.0, 600.0, 800.0, 1_000.0]);
-        assert_eq!(axis(10.0, 10_000.0, true).ticks(), [10.0, 100.0, 1_000.0, 10_000.0]);
-        assert_eq!(round_step(0.3), 0.5);
+        let axis = |low, high, scale| Axis { low, high, scale, begin: 0.0, end: 1.0 };
+        assert_eq!(
+            axis(0.0, 1_000.0, Scale::Linear(step(1_000.0, Unit::Count))).ticks(),
+            [0.0, 200.0, 400.0, 600.0, 800.0, 1_000.0]
+        );
+        let mebi = 1024.0 * 1024.0;
+        assert_eq!(axis(0.0, 3.0 * mebi, Scale::Linear(step(3.0 * mebi, Unit::Bytes))).ticks().len(), 4);
+        assert_eq!(step(3.0 * mebi, Unit::Bytes), mebi);
+        assert_eq!(axis(20.0, 200.0, Scale::Logarithmic).ticks(), [20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(axis(1.0, 10_000.0, Scale::Logarithmic).ticks(), [1.0, 10.0, 100.0, 1_000.0, 10_000.0]);
+        assert_eq!((round_up(0.3), round_down(0.3), round_up(20.0), round_down(20.0)), (0.5, 0.2, 20.0, 20.0));
+    }
+
+    #[test]
+    fn each_nine_takes_as_much_room_as_the_one_before() {
+        let axis = Axis { low: 0.0, high: 99.9, scale: Scale::Tail, begin: 0.0, end: 3.0 };
+        let places = [0.0, 90.0, 99.0, 99.9, 100.0].map(|percent| (axis.place(percent) * 1_000.0).round());
+        assert_eq!(places, [0.0, 1_000.0, 2_000.0, 3_000.0, 3_000.0]);
+        assert_eq!(axis.ticks(), [0.0, 50.0, 90.0, 99.0, 99.9]);
     }
 }
