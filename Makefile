@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test fuzz real-input durability instructions instructions-record redis prometheus
+.PHONY: bench build check durability fuzz help instructions instructions-record prometheus real-input redis run test
 # How long `make fuzz` gives each target.
 SECONDS ?= 60
 
@@ -30,6 +30,16 @@ fuzz: ## Fuzz each target for SECONDS=60 with coverage guidance, on stable Rust;
 		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 			-max_total_time=$(SECONDS) -max_len=8192 -timeout=10 -dict=fuzz/json.dict -print_final_stats=1; \
 	done
+
+BENCH_SECONDS ?= 30
+BENCH_RUNS ?= 3
+BENCH_SCALE ?= 100
+BENCH_SOCKETS ?= 0
+BENCH_OUT ?= docs/BENCHMARKS.md
+
+bench: redis build ## Measure the standard set and write docs/BENCHMARKS.md; see docs/BENCHMARKING.md for its variables
+	"$${CARGO_TARGET_DIR:-target}/release/homing" bench suite --out "$(BENCH_OUT)" --seconds $(BENCH_SECONDS) \
+		--runs $(BENCH_RUNS) --scale $(BENCH_SCALE) --sockets $(BENCH_SOCKETS) $(if $(BENCH_HTML),--html "$(BENCH_HTML)")
 
 real-input: redis ## Send every package description of this machine's apt lists through two nodes; prints the counts
 	HOMING_REAL_INPUT_ENTRIES=1000000 cargo test --locked --test integration real_input -- --nocapture
