@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input redis prometheus
+.PHONY: help run build check test real-input chaos redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,6 +23,9 @@ test: redis prometheus ## Every test: units, properties, and integration on real
 
 real-input: redis ## Send every package description of this machine's apt lists through two nodes; prints the counts
 	HOMING_REAL_INPUT_ENTRIES=1000000 cargo test --locked --test integration real_input -- --nocapture
+
+chaos: redis ## Five minutes of faults with a random seed, release build; HOURS=n for a campaign
+	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --release --locked --test chaos campaign -- --ignored --nocapture
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use super::harness::folder::Folder;
 use super::harness::{Node, NodeOptions, Redis, RedisOptions, TcpProxy};
 use super::settings::Settings;
@@ -15,6 +17,7 @@ use super::settings::Settings;
 const NODES: usize = 3;
 /// Size of the disk of Redis.
 const DISK_BYTES: u64 = 512 * 1024 * 1024;
+const PAGE_BYTES: u64 = 4096;
 /// For an answer of `/readyz`.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -70,14 +73,14 @@ impl Cluster {
             data: disk.as_ref().map(|disk| disk.path().to_owned()),
         };
         let redis = Redis::start(options).await;
-        let mut members = Vec::new();
-        for number in 0..NODES {
+        let start = async |number: usize| {
             let name = format!("node-{number}");
             let back = TcpProxy::start(redis.address()).await;
             let node = Node::start(&redis, node_options(settings, &name, &back)).await;
             let front = TcpProxy::start(node.address().to_string()).await;
-            members.push(Member { name, node, front, back, starts: 1 });
-        }
+            Member { name, node, front, back, starts: 1 }
+        };
+        let members = futures_util::future::join_all((0..NODES).map(start)).await;
         let cluster = Self { members, redis, disk, watched: Arc::default() };
         cluster.watch();
         cluster
@@ -188,14 +191,15 @@ impl Disk {
         self.path().join("filler")
     }
 
-    /// Leaves no byte free.
+    /// Leaves no page free, or nearly none.
     pub(crate) fn fill(&self) {
-        use std::io::Write;
-        let mut filler = File::create(self.filler()).expect("the disk is mounted");
-        let block = vec![0; 1024 * 1024];
-        while filler.write_all(&block).is_ok() {}
-        for byte in [0_u8; 4096] {
-            let _ = filler.write(&[byte]);
+        let filler = File::create(self.filler()).expect("the disk is mounted");
+        let (mut size, mut piece) = (0, DISK_BYTES);
+        while piece >= PAGE_BYTES {
+            match fallocate(&filler, FallocateFlags::empty(), size, piece) {
+                Ok(()) => size += piece,
+                Err(_) => piece /= 2,
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 #[allow(dead_code, unused_imports, reason = "the integration tests use more of it")]
 mod harness;
 
+mod checker;
 mod client;
 mod cluster;
 mod history;

@@ -183,9 +183,10 @@ pub(crate) struct Period {
 }
 
 /// Time that clients and nodes are given after a fault, on average; for fitting a plan into its time.
-const RECOVERY: Duration = Duration::from_secs(5);
+const RECOVERY: Duration = Duration::from_secs(6);
+const RECOVERY_SHORT: Duration = Duration::from_secs(2);
 const CALM_SECONDS: std::ops::Range<u64> = 5..20;
-const CALM_SECONDS_SHORT: std::ops::Range<u64> = 4..6;
+const CALM_SECONDS_SHORT: std::ops::Range<u64> = 3..5;
 
 /// Draws the periods of a seed. About a quarter are calm; faults come from a shuffled deck, each once before any twice.
 pub(crate) fn draw(seed: u64, length: Duration, short: bool, allowed: impl Fn(Kind) -> bool) -> Vec<Period> {
@@ -193,7 +194,8 @@ pub(crate) fn draw(seed: u64, length: Duration, short: bool, allowed: impl Fn(Ki
     let allowed = |kind: &Kind| allowed(*kind) && (!short || kind.is_quick());
     let (mut periods, mut deck, mut left) = (Vec::new(), Vec::new(), length);
     while left > Duration::ZERO {
-        let calm = periods.is_empty() || rng.u8(..4) == 0;
+        // A short one has no time for more than the calm at its beginning.
+        let calm = periods.is_empty() || (!short && rng.u8(..4) == 0);
         let fault = if calm {
             None
         } else {
@@ -210,7 +212,12 @@ pub(crate) fn draw(seed: u64, length: Duration, short: bool, allowed: impl Fn(Ki
         };
         let length = Duration::from_secs(seconds);
         periods.push(Period { fault, length, pick: rng.usize(..) });
-        left = left.saturating_sub(length + if fault.is_some() { RECOVERY } else { Duration::ZERO });
+        let recovery = match fault {
+            None => Duration::ZERO,
+            Some(_) if short => RECOVERY_SHORT,
+            Some(_) => RECOVERY,
+        };
+        left = left.saturating_sub(length + recovery);
     }
     periods
 }

@@ -1,7 +1,7 @@
 //! Writes the history, one JSON object a line, in the order in which things happened.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -54,16 +54,6 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, BufWriter<File>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Reads a history back.
-pub(crate) fn read(path: &Path) -> Vec<Line> {
-    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let parse = |line: std::io::Result<String>| {
-        let line = line.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{}: {error} in {line}", path.display()))
-    };
-    BufReader::new(file).lines().map(parse).collect()
 }
 
 pub(crate) fn micros(time: std::time::Duration) -> u64 {
