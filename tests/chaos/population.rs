@@ -35,8 +35,7 @@ impl Population {
     /// Draws the clients; they do not connect yet.
     pub(crate) fn new(settings: &Settings, recorder: Arc<Recorder>, nodes: Vec<(String, SocketAddr)>) -> Self {
         let (mood, receiver) = watch::channel(Mood::default());
-        let ground =
-            Ground { recorder, nodes: nodes.into(), mood: receiver, connected: Arc::new(AtomicUsize::new(0)) };
+        let ground = Ground { recorder, nodes: nodes.into(), mood: receiver, connected: Arc::new(AtomicUsize::new(0)) };
         let token_life = settings.length * 3 + TOKEN_SLACK;
         let mut population =
             Self { mood, ground, specs: Vec::new(), tasks: JoinSet::new(), seed: settings.seed, token_life };
@@ -123,7 +122,12 @@ pub(crate) struct Storm {
 
 impl Storm {
     /// Lets `size` clients connect at once.
-    pub(crate) fn start(settings: &Settings, recorder: Arc<Recorder>, nodes: Vec<(String, SocketAddr)>, size: usize) -> Self {
+    pub(crate) fn start(
+        settings: &Settings,
+        recorder: Arc<Recorder>,
+        nodes: Vec<(String, SocketAddr)>,
+        size: usize,
+    ) -> Self {
         let (mood, receiver) = watch::channel(Mood::default());
         let connected = Arc::new(AtomicUsize::new(0));
         let ground = Ground { recorder, nodes: nodes.into(), mood: receiver, connected: connected.clone() };

@@ -64,8 +64,7 @@ impl Producers {
     ) -> Self {
         let http = reqwest::Client::builder().no_proxy().connect_timeout(SHORT_PATIENCE);
         let http = http.build().expect("an HTTP client needs nothing");
-        let desk =
-            Desk { recorder, http, nodes, redis, link: Mutex::new(None), users, tags: AtomicU64::new(0) };
+        let desk = Desk { recorder, http, nodes, redis, link: Mutex::new(None), users, tags: AtomicU64::new(0) };
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(produce(Arc::new(desk), settings.rate, settings.seed, stopped));
         Self { stop, task }
@@ -247,7 +246,11 @@ impl Desk {
     async fn append(&self, letter: &Letter) -> Outcome {
         let Some(mut link) = self.link().await else { return Outcome::Refused("no connection".to_owned()) };
         let mut command = redis::cmd("XADD");
-        command.arg(super::harness::redis_server::inbox(&letter.user)).arg("*").arg("data").arg(letter.data.to_string());
+        command
+            .arg(super::harness::redis_server::inbox(&letter.user))
+            .arg("*")
+            .arg("data")
+            .arg(letter.data.to_string());
         match command.query_async::<String>(&mut link).await {
             Ok(id) => Outcome::Accepted { id, created: true },
             // An error reply has a code; everything else says only that no answer came.

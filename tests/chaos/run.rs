@@ -13,7 +13,7 @@ use super::population::Population;
 use super::producers::Producers;
 use super::recorder::Recorder;
 use super::report;
-use super::resources::Sampler;
+use super::resources::{Canary, Sampler};
 use super::settings::Settings;
 use super::{owed, plan};
 
@@ -50,12 +50,14 @@ pub(crate) async fn run(settings: Settings) {
     recorder.record(Event::Baseline);
 
     let sampling = sampler.start();
+    let canary = Canary::start();
     let start = Instant::now();
     for period in plan::draw(settings.seed, settings.length, settings.short, |kind| nemesis.can(kind)) {
         nemesis.run(period).await;
     }
     println!("the plan took {:.0} s; draining", start.elapsed().as_secs_f64());
     sampling.abort();
+    let lag = canary.finish();
     nemesis.population.set(|mood| *mood = Mood { moves: mood.moves, ..Mood::default() });
     producers.stop().await;
     drain(&mut nemesis).await;
@@ -72,7 +74,7 @@ pub(crate) async fn run(settings: Settings) {
     let failures = std::mem::take(&mut nemesis.failures);
     drop(nemesis);
 
-    report::judge(&settings, &folder, recorder.path(), &failures);
+    report::judge(&settings, &folder, recorder.path(), lag, &failures);
 }
 
 /// Waits until nothing is owed to any device.

@@ -38,12 +38,7 @@ pub(crate) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(crate) fn new(
-        cluster: Cluster,
-        population: Population,
-        recorder: Arc<Recorder>,
-        settings: Settings,
-    ) -> Self {
+    pub(crate) fn new(cluster: Cluster, population: Population, recorder: Arc<Recorder>, settings: Settings) -> Self {
         Self { cluster, population, recorder, settings, number: 0, failures: Vec::new() }
     }
 
@@ -115,7 +110,8 @@ impl Nemesis {
                 break;
             }
             if start.elapsed() > RECOVERY_MAX {
-                let state = format!("not recovered {RECOVERY_MAX:?} after {after}: ready {ready}, {connected} of {all}");
+                let state =
+                    format!("not recovered {RECOVERY_MAX:?} after {after}: ready {ready}, {connected} of {all}");
                 println!("          {state}");
                 self.failures.push(state);
                 break;
