@@ -28,6 +28,8 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// From the first packet to `ready`. A stopped node still accepts connections: the kernel does it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// In a storm everybody waits; who gives up early only makes it longer.
+const STORM_PATIENCE: Duration = Duration::from_secs(30);
 /// Ceilings of the backoff. The protocol doubles up to 30 s; a lower one makes more connections, and spares the drain.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(8);
@@ -71,6 +73,10 @@ impl Group {
             Self::Twin | Self::SecondTwin => "twin",
             Self::Storm => "storm",
         }
+    }
+
+    fn patience(self) -> Duration {
+        if self == Self::Storm { STORM_PATIENCE } else { CONNECT_PATIENCE }
     }
 }
 
@@ -194,7 +200,7 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
             group: spec.group.name().to_owned(),
         });
         let stay = Duration::from_secs(rng.u64(STAY_SECONDS));
-        let (ending, ready, retry_after) = match timeout(CONNECT_PATIENCE, open(&spec, *address)).await {
+        let (ending, ready, retry_after) = match timeout(spec.group.patience(), open(&spec, *address)).await {
             Err(_) => (Ending::because("no connection in time"), None, Duration::ZERO),
             Ok(Err(error)) => (Ending::because(error), None, Duration::ZERO),
             Ok(Ok(socket)) => {
@@ -275,7 +281,7 @@ impl Session<'_> {
         let (mut heard, mut asked) = (begin, false);
         loop {
             let deadline = match self.ready {
-                None => begin + CONNECT_PATIENCE,
+                None => begin + self.spec.group.patience(),
                 Some(_) if asked => heard + LEAVE_AFTER,
                 Some(_) => heard + ASK_AFTER,
             };

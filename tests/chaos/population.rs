@@ -17,6 +17,8 @@ use super::settings::Settings;
 const MISBEHAVING: usize = 4;
 /// One of so many other users has movers.
 const MOVERS_ONE_IN: usize = 8;
+/// Where the numbers of a storm's clients begin, above all others.
+const STORM_NUMBERS: u64 = 1_000_000;
 /// Tokens outlive a run by this.
 const TOKEN_SLACK: Duration = Duration::from_secs(3600);
 
@@ -112,11 +114,13 @@ impl Population {
 }
 
 /// Further clients, each of a user of its own, directly at the nodes: a proxy would cost three descriptors for each.
+///
+/// They have a thread of their own: what they cost must not slow the proxies down, which everybody else goes through.
 #[derive(Debug)]
 pub(crate) struct Storm {
     mood: watch::Sender<Mood>,
     connected: Arc<AtomicUsize>,
-    tasks: JoinSet<()>,
+    thread: std::thread::JoinHandle<()>,
     pub(crate) size: usize,
 }
 
@@ -131,14 +135,22 @@ impl Storm {
         let (mood, receiver) = watch::channel(Mood::default());
         let connected = Arc::new(AtomicUsize::new(0));
         let ground = Ground { recorder, nodes: nodes.into(), mood: receiver, connected: connected.clone() };
-        let mut tasks = JoinSet::new();
-        for number in 0..size {
-            let number = number as u64;
-            let life = settings.length * 3 + TOKEN_SLACK;
-            let spec = spec(&format!("storm-{number}"), "phone", Group::Storm, 1_000_000 + number, settings.seed, life);
-            tasks.spawn(live(spec, ground.clone()));
-        }
-        Self { mood, connected, tasks, size }
+        let (life, seed) = (settings.length * 3 + TOKEN_SLACK, settings.seed);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime needs nothing").block_on(async {
+                let mut tasks = JoinSet::new();
+                for number in 0..size as u64 {
+                    let user = format!("storm-{number}");
+                    let spec = spec(&user, "phone", Group::Storm, STORM_NUMBERS + number, seed, life);
+                    tasks.spawn(live(spec, ground.clone()));
+                }
+                while let Some(ended) = tasks.join_next().await {
+                    ended.expect("a client does not panic");
+                }
+            });
+        });
+        Self { mood, connected, thread, size }
     }
 
     pub(crate) fn connected(&self) -> usize {
@@ -150,11 +162,10 @@ impl Storm {
         self.mood.send_modify(|mood| mood.moves += 1);
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         self.mood.send_modify(|mood| mood.stop = true);
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.expect("a client does not panic");
-        }
+        let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
+        joined.expect("joining a thread does not panic").expect("a client of a storm does not panic");
     }
 }
 
