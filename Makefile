@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input chaos redis prometheus
+.PHONY: help run build check test real-input chaos check-history redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,9 @@ real-input: redis ## Send every package description of this machine's apt lists 
 
 chaos: redis ## Five minutes of faults with a random seed, release build; HOURS=n for a campaign
 	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --release --locked --test chaos campaign -- --ignored --nocapture
+
+check-history: ## Judge the history of a run of chaos again: make check-history HISTORY=path
+	HOMING_HISTORY="$(abspath $(HISTORY))" cargo test --release --locked --test checker recorded_run -- --ignored --nocapture
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \

@@ -207,14 +207,14 @@ fn sessions_without_a_connection() {
 #[test]
 fn a_healthy_client_that_waited_too_long_in_calm() {
     let mut story = Story::with_alice();
-    story.event(Event::Calm { number: 1 }).accept("a", 1).message_late(1, "a", 1, 250_001);
+    story.event(Event::Calm { number: 1 }).accept("a", 1).message_late(1, "a", 1, 1_000_001);
     story.event(Event::CalmEnds { number: 1 }).drained_and_over().shows("too_late");
 }
 
 #[test]
 fn a_healthy_client_that_waited_too_long_while_others_misbehaved() {
     let mut story = Story::with_alice();
-    story.fault(1, "never_acks").accept("a", 1).healed(1).message_late(1, "a", 1, 250_001).drained_and_over();
+    story.fault(1, "never_acks").accept("a", 1).healed(1).message_late(1, "a", 1, 1_000_001).drained_and_over();
     story.shows("too_late");
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            healthy_p99_us: 250_000,
+            healthy_p99_us: 1_000_000,
             settle_us: 70_000_000,
             rss_ratio: 1.5,
             rss_slack_bytes: 32 << 20,
