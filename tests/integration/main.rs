@@ -10,6 +10,7 @@ mod delivery;
 mod embedded;
 mod frames;
 mod functions;
+#[allow(dead_code, reason = "the chaos tests use more of it")]
 mod harness;
 mod hostile;
 mod http;
