@@ -323,8 +323,8 @@ impl Session<'_> {
             "instance": instance,
             "seq": seq,
             // Three of four want to know that their acks are recorded; some have a small window.
-            "confirm": self.spec.number % 4 != 0,
-            "window": if self.spec.number % 7 == 0 { 4 } else { 64 },
+            "confirm": !self.spec.number.is_multiple_of(4),
+            "window": if self.spec.number.is_multiple_of(7) { 4 } else { 64 },
         });
         if let Some(epoch) = &self.epoch {
             frame["epoch"] = epoch.as_str().into();

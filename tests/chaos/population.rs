@@ -51,7 +51,7 @@ impl Population {
         let mut number = 0;
         while population.specs.len() < settings.clients {
             let user = number % users;
-            let group = if user % MOVERS_ONE_IN == 0 { Group::Mover } else { Group::Healthy };
+            let group = if user.is_multiple_of(MOVERS_ONE_IN) { Group::Mover } else { Group::Healthy };
             population.add(&format!("user-{user}"), &format!("device-{}", number / users), group);
             number += 1;
         }

@@ -12,6 +12,7 @@ mod durability;
 mod embedded;
 mod frames;
 mod functions;
+#[allow(dead_code, reason = "the chaos tests use more of it")]
 mod harness;
 mod hostile;
 mod http;
