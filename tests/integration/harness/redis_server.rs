@@ -143,10 +143,6 @@ impl Redis {
         pair.into_iter().nth(1).unwrap_or_default()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
     /// Whether the process has ended, and how.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.process.exited()
