@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input redis prometheus
+.PHONY: help run build check test model real-input redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,3 +49,6 @@ prometheus: ## Install prometheus if it is missing, for the test of the dashboar
 		else \
 			echo 'prometheus is missing, and there is no apt-get, dnf or brew: install it by hand' >&2; exit 1; \
 		fi; }
+
+model: ## Explore the take-over and ack protocol within larger bounds than `make test` does; prints states and traces
+	cargo run --release --locked -p homing-model

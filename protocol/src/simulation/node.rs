@@ -171,12 +171,7 @@ impl Node {
     }
 
     /// Does something with a session, then looks after it.
-    pub fn with(
-        &mut self,
-        world: &mut World,
-        key: usize,
-        work: impl FnOnce(&mut Session, Now, &mut Vec<Action>),
-    ) {
+    pub fn with(&mut self, world: &mut World, key: usize, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>)) {
         let Some(held) = self.sessions[key].as_mut() else { return };
         let mut actions = Vec::new();
         work(&mut held.session, world.now, &mut actions);
@@ -412,7 +407,9 @@ impl Node {
         let deaf = world.redis.fault == Some(Fault::DeafToReleases);
         match hint {
             Hint::Wake if world.redis.fault == Some(Fault::WakeLostInRead) => {
-                for key in (0..self.sessions.len()).filter(|key| !self.flies(*key, Item::is_new_read)).collect::<Vec<_>>() {
+                for key in
+                    (0..self.sessions.len()).filter(|key| !self.flies(*key, Item::is_new_read)).collect::<Vec<_>>()
+                {
                     self.with(world, key, |session, _, _| session.handle_wake());
                 }
             }

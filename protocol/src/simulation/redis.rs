@@ -282,7 +282,12 @@ impl Redis {
         let nonce = caller.nonce();
         let repeated = known && record.nonce == nonce;
         let instance = if request.instance.is_empty() { nonce.clone() } else { request.instance.to_string() };
-        if known && !repeated && record.instance == instance && request.seq < record.seq && !self.has(Fault::StaleAttachWins) {
+        if known
+            && !repeated
+            && record.instance == instance
+            && request.seq < record.seq
+            && !self.has(Fault::StaleAttachWins)
+        {
             return Err(AttachRefusal::Stale);
         }
         if !known && self.devices.len() >= self.devices_max {
@@ -353,7 +358,8 @@ impl Redis {
 
     fn release(&mut self, caller: Caller<'_>, generation: u64, ended: bool) {
         let Some(record) = self.devices.get_mut(caller.device) else { return };
-        let named = caller.nonce > 0 && record.nonce == caller.nonce() && self.fault != Some(Fault::ReleaseWithoutNonce);
+        let named =
+            caller.nonce > 0 && record.nonce == caller.nonce() && self.fault != Some(Fault::ReleaseWithoutNonce);
         if record.owner == caller.owner && (record.generation == generation || named) {
             if ended {
                 record.owner.clear();

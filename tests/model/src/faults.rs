@@ -12,7 +12,7 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::DeafToReleases, scenario::takeover()),
         (Fault::ReleaseToSuccessor, scenario::takeover()),
         (Fault::SupersededInAttach, scenario::takeover()),
-        (Fault::ConfirmForAnyGeneration, scenario::takeover()),
+        (Fault::ConfirmForAnyGeneration, scenario::late_acks()),
         (Fault::WakeLostInRead, scenario::takeover()),
         (Fault::NoSweep, scenario::sweep()),
         (Fault::KnownDeviceAtEnd, scenario::repair()),

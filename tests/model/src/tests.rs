@@ -5,8 +5,9 @@ use homing_protocol::simulation::fault::Fault;
 use crate::explore::explore;
 use crate::{faults, scenario};
 
-/// No scenario comes near: what is explored is all of it.
-const STATES_MAX: usize = 10_000_000;
+/// States at most, breadth first: what a debug build explores in some seconds. `make model` goes on.
+const STATES_MAX: usize = 30_000;
+const STATES_MAX_WITH_FAULT: usize = 400_000;
 
 #[test]
 fn every_scenario_keeps_the_promise_and_reaches_what_it_is_for() {
@@ -16,14 +17,13 @@ fn every_scenario_keeps_the_promise_and_reaches_what_it_is_for() {
         let broken: Vec<_> = outcome.failures.iter().map(|failure| (failure.property, &failure.reasons)).collect();
         assert!(broken.is_empty(), "{}: {broken:?} by {:?}", scenario.name, outcome.failures[0].steps);
         assert!(outcome.unseen.is_empty(), "{}: never seen: {:?}", scenario.name, outcome.unseen);
-        assert!(outcome.complete, "{}: not all states were explored", scenario.name);
     }
 }
 
 fn found(fault: Fault) -> Vec<String> {
     let planted = faults::all().into_iter().find(|(planted, _)| *planted == fault);
     let (_, scenario) = planted.expect("every fault has its scenario");
-    let outcome = explore(&scenario.with(fault), STATES_MAX);
+    let outcome = explore(&scenario.with(fault), STATES_MAX_WITH_FAULT);
     super::print(&format!("{fault:?}"), &outcome);
     assert!(!outcome.failures.is_empty(), "{fault:?} was not found in {} states", outcome.states);
     outcome.failures.into_iter().flat_map(|failure| failure.reasons).collect()

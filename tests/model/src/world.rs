@@ -25,7 +25,10 @@ const ROUNDS_MAX: usize = 1_000;
 pub(crate) enum Step {
     Publish,
     /// The device's client connects to a node; the old connection's node does not notice.
-    Connect { device: usize, node: usize },
+    Connect {
+        device: usize,
+        node: usize,
+    },
     /// The node of the device's last connection notices that it is gone.
     HangUp(usize),
     /// The client acknowledges everything that it has received.
