@@ -54,14 +54,12 @@ finds! {
     a_wake_that_is_lost_in_a_read_is_found: WakeLostInRead => "undelivered";
     a_missing_sweep_is_found: NoSweep => "undelivered" | "owned twice";
     a_known_device_that_begins_at_the_end_is_found: KnownDeviceAtEnd => "undelivered";
-    a_repair_that_supersedes_itself_is_found: RepairRaises => "closed";
     a_repair_that_tells_nobody_is_found: RepairSilently => "untold" | "redelivered";
     an_ack_that_is_confirmed_before_xack_is_found: ConfirmBeforeXack => "redelivered";
     a_link_that_forgets_what_was_lost_is_found: ForgetfulLink => "undelivered" | "owned twice";
     a_read_left_behind_on_an_old_connection_is_found: OldConnectionLives => "undelivered";
     a_queued_attach_that_wins_late_is_found: StaleAttachWins => "closed" | "owned twice";
     a_release_that_does_not_name_its_attach_is_found: ReleaseWithoutNonce => "left online";
-    a_session_that_its_own_generation_closes_is_found: OwnGenerationCloses => "closed";
     a_rewind_that_nobody_notices_is_found: EpochUnnoticed => "untold";
     a_forget_of_any_generation_is_found: ForgetAnyGeneration => "closed";
     flags_that_are_restored_silently_are_found: FlagsSilently => "undelivered";
