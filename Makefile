@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record prometheus real-input redis run test
+.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record model prometheus real-input redis run test
 # How long `make fuzz` gives each target.
 SECONDS ?= 60
 
@@ -84,3 +84,6 @@ prometheus: ## Install prometheus if it is missing, for the test of the dashboar
 		else \
 			echo 'prometheus is missing, and there is no apt-get, dnf or brew: install it by hand' >&2; exit 1; \
 		fi; }
+
+model: ## Explore the take-over and ack protocol within larger bounds than `make test` does; prints states and traces
+	cargo run --release --locked -p homing-model

@@ -58,7 +58,7 @@ pub enum AckId {
 }
 
 /// Where a new device begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartFrom {
     /// With everything that the inbox still holds.
     Start,

@@ -6,7 +6,7 @@ use crate::code::ErrorCode;
 use crate::id::EntryId;
 
 /// Why messages may be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
     /// Retention dropped them, or somebody deleted them.
@@ -44,7 +44,7 @@ impl GapReason {
 }
 
 /// An open gap of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gap {
     /// What the client acks to close it.
     pub id: Box<str>,

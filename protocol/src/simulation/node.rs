@@ -3,63 +3,53 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::connection::{Connection, Out, messages_of};
+use super::fault::Fault;
 use super::redis::{Answer, Caller, Control, Redis};
 use crate::close::CloseCode;
 use crate::id::EntryId;
-use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
+use crate::session::{AckBatch, Action, Command, Failure, Now, Reply, Session, Urgency};
 
 /// What all nodes share.
-pub(super) struct World {
-    pub(super) now: Now,
-    pub(super) redis: Redis,
-    pub(super) connections: Vec<Connection>,
-    pub(super) fault: Option<Fault>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub now: Now,
+    pub redis: Redis,
+    pub connections: Vec<Connection>,
     /// Broken invariants.
-    pub(super) wrongs: Vec<String>,
+    pub wrongs: Vec<String>,
 }
 
-/// Planted bugs: each must be found by the property test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Sessions read before the subscription to wake-ups is confirmed.
-    ReadBeforeSubscribe,
-    /// A trim removes what one device has acknowledged.
-    TrimByOneDevice,
-    /// Releases are not heard, and sweeps find nothing.
-    DeafToReleases,
-    /// A new link does not make sessions re-read what lost hints may have said.
-    ForgetfulLink,
-    /// A read that was sent on a lost connection may be executed after the pending list was read again.
-    OldConnectionLives,
-}
-
-#[derive(Debug)]
-pub(super) enum Hint {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Hint {
     Wake,
     /// The inbox is subscribed to.
     Subscribed,
     Control(Control),
+    /// Another node had to switch keyspace events on again.
+    FlagsRestored,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Follow {
     No,
     Sent,
     Confirmed,
 }
 
-pub(super) struct Held {
-    pub(super) session: Session,
-    pub(super) connection: usize,
-    pub(super) device: String,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Held {
+    pub session: Session,
+    pub connection: usize,
+    pub device: String,
     nonce: u64,
     /// The socket does not take what was sent before.
-    pub(super) blocked: bool,
+    pub blocked: bool,
     /// Pending when it attached: all of it must be handed out before a new entry is read.
     pending_first: Vec<EntryId>,
     handed: BTreeSet<EntryId>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Item {
     Session { key: usize, command: Command },
     Trim,
@@ -67,6 +57,14 @@ enum Item {
 }
 
 impl Item {
+    fn is_new_read(&self) -> bool {
+        matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
+    }
+
+    fn is_attach(&self) -> bool {
+        matches!(self, Self::Session { command: Command::Attach(_), .. })
+    }
+
     /// A copy, if it reads new entries.
     fn new_read(&self) -> Option<Self> {
         match self {
@@ -78,7 +76,16 @@ impl Item {
     }
 }
 
+/// A planted bug: takes the confirmations out of an ack that is about to be sent.
+fn confirm_early(command: &mut Command) -> Option<AckBatch> {
+    let Command::Ack(batch) = command else { return None };
+    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
+    batch.confirmations.clear();
+    Some(copy)
+}
+
 /// The pipeline in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Flight {
     items: Vec<Item>,
     /// Once Redis has executed it.
@@ -87,13 +94,14 @@ struct Flight {
     killed: bool,
 }
 
-pub(super) struct Node {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
     owner: String,
     primary: u64,
-    pub(super) linked: bool,
+    pub linked: bool,
     follow: Follow,
-    pub(super) hints: VecDeque<Hint>,
-    pub(super) sessions: Vec<Option<Held>>,
+    pub hints: VecDeque<Hint>,
+    pub sessions: Vec<Option<Held>>,
     flight: Option<Flight>,
     /// Pipelines of dead connections that may still be executed (only by a planted bug).
     orphans: Vec<Flight>,
@@ -102,7 +110,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(owner: String, primary: u64) -> Self {
+    pub fn new(owner: String, primary: u64) -> Self {
         Self {
             owner,
             primary,
@@ -117,20 +125,38 @@ impl Node {
         }
     }
 
-    pub(super) fn owner(&self) -> &str {
+    pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    pub(super) fn primary(&self) -> u64 {
+    pub fn primary(&self) -> u64 {
         self.primary
     }
 
+    /// Whether the pipeline in flight holds such a command of a session.
+    fn flies(&self, key: usize, is_such: impl Fn(&Item) -> bool) -> bool {
+        let items = self.flight.iter().flat_map(|flight| &flight.items);
+        items.into_iter().any(|item| matches!(item, Item::Session { key: of, .. } if *of == key) && is_such(item))
+    }
+
+    /// Whether a pipeline waits to be executed, and whether one waits to come back.
+    pub fn flight(&self) -> (bool, bool) {
+        let flight = self.flight.as_ref();
+        let ends = flight.is_some_and(|flight| flight.killed || flight.answers.is_some());
+        (flight.is_some() && !ends, ends)
+    }
+
+    /// Whether the subscription waits for its confirmation.
+    pub fn is_subscribing(&self) -> bool {
+        self.linked && self.follow == Follow::Sent
+    }
+
     /// Whether an event of the inbox reaches this node.
-    pub(super) fn is_subscribed(&self) -> bool {
+    pub fn is_subscribed(&self) -> bool {
         self.linked && self.follow == Follow::Confirmed
     }
 
-    pub(super) fn insert(&mut self, world: &mut World, session: Session, connection: usize) -> usize {
+    pub fn insert(&mut self, world: &mut World, session: Session, connection: usize) -> usize {
         let device = session.device().as_str().to_owned();
         let (pending_first, handed) = (Vec::new(), BTreeSet::new());
         let held = Held { session, connection, device, nonce: 0, blocked: false, pending_first, handed };
@@ -138,19 +164,14 @@ impl Node {
         self.sessions.push(Some(held));
         let confirmed =
             self.follow == Follow::Confirmed && !self.hints.iter().any(|hint| matches!(hint, Hint::Subscribed));
-        if confirmed || world.fault == Some(Fault::ReadBeforeSubscribe) {
+        if confirmed || world.redis.fault == Some(Fault::ReadBeforeSubscribe) {
             self.with(world, key, |session, _, _| session.handle_subscribed());
         }
         key
     }
 
     /// Does something with a session, then looks after it.
-    pub(super) fn with(
-        &mut self,
-        world: &mut World,
-        key: usize,
-        work: impl FnOnce(&mut Session, Now, &mut Vec<Action>),
-    ) {
+    pub fn with(&mut self, world: &mut World, key: usize, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>)) {
         let Some(held) = self.sessions[key].as_mut() else { return };
         let mut actions = Vec::new();
         work(&mut held.session, world.now, &mut actions);
@@ -198,7 +219,7 @@ impl Node {
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self, world: &mut World) {
+    pub fn tick(&mut self, world: &mut World) {
         for key in 0..self.sessions.len() {
             let Some(held) = &self.sessions[key] else { continue };
             let expired = held.session.expires_at_ms() <= world.now.unix_ms;
@@ -209,11 +230,11 @@ impl Node {
     }
 
     /// Sends the next pipeline, if none is in flight and there is something to send.
-    pub(super) fn send(&mut self, world: &mut World) -> bool {
+    pub fn send(&mut self, world: &mut World) -> bool {
         if self.flight.is_some() || !self.linked {
             return false;
         }
-        let mut items = Vec::new();
+        let (mut items, mut early) = (Vec::new(), Vec::new());
         for (key, held) in self.sessions.iter_mut().enumerate() {
             let Some(held) = held else { continue };
             if held.session.urgency(world.now, held.blocked) == Urgency::None {
@@ -225,6 +246,9 @@ impl Node {
                 self.nonce += 1;
                 held.nonce = self.nonce;
             }
+            if world.redis.fault == Some(Fault::ConfirmBeforeXack) {
+                early.extend(commands.iter_mut().filter_map(|command| Some((key, confirm_early(command)?))));
+            }
             items.extend(commands.into_iter().map(|command| Item::Session { key, command }));
         }
         items.append(&mut self.orders);
@@ -232,11 +256,16 @@ impl Node {
             return false;
         }
         self.flight = Some(Flight { items, answers: None, killed: false });
+        for (key, batch) in early {
+            let generation = self.sessions[key].as_ref().map(|held| held.session.generation());
+            let answer = Reply::Acked { own: 0, removed: vec![true; batch.foreign.len()], generation };
+            self.complete(world, key, Command::Ack(Box::new(batch)), answer);
+        }
         true
     }
 
     /// Redis executes the pipeline in flight.
-    pub(super) fn execute(&mut self, world: &mut World) -> bool {
+    pub fn execute(&mut self, world: &mut World) -> bool {
         let Some(mut flight) = self.flight.take() else { return false };
         let executes = flight.answers.is_none() && !flight.killed;
         if executes {
@@ -272,7 +301,12 @@ impl Node {
                     assert!(*count > 0, "COUNT 0 is unlimited");
                 }
                 let caller = Caller { owner, device: &held.device, nonce: held.nonce };
-                let answer = world.redis.execute(caller, command);
+                let mut answer = world.redis.execute(caller, command);
+                if let Reply::Acked { generation: Some(generation), .. } = &mut answer
+                    && world.redis.fault == Some(Fault::ConfirmForAnyGeneration)
+                {
+                    *generation = held.session.generation();
+                }
                 if let Reply::Attached(_) = &answer {
                     held.pending_first = world.redis.pending(&held.device);
                 }
@@ -282,21 +316,21 @@ impl Node {
     }
 
     /// Redis executes what was left behind on dead connections.
-    pub(super) fn execute_orphans(&mut self, world: &mut World) {
+    pub fn execute_orphans(&mut self, world: &mut World) {
         for orphan in std::mem::take(&mut self.orphans) {
             self.execute_items(world, &orphan.items);
         }
     }
 
     /// The replies arrive, or the news that there will be none.
-    pub(super) fn reply(&mut self, world: &mut World) -> bool {
+    pub fn reply(&mut self, world: &mut World) -> bool {
         let Some(flight) = self.flight.take_if(|flight| flight.killed || flight.answers.is_some()) else {
             return false;
         };
         let Flight { items, answers, killed } = flight;
         if killed {
             self.lose_link();
-            if answers.is_none() && world.fault == Some(Fault::OldConnectionLives) {
+            if answers.is_none() && world.redis.fault == Some(Fault::OldConnectionLives) {
                 let items = items.iter().filter_map(Item::new_read).collect();
                 self.orphans.push(Flight { items, answers: None, killed: false });
             }
@@ -349,7 +383,7 @@ impl Node {
     }
 
     /// Subscribes to the inbox, if a session needs it.
-    pub(super) fn subscribe(&mut self) -> bool {
+    pub fn subscribe(&mut self) -> bool {
         if !self.linked || self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
             return false;
         }
@@ -358,7 +392,7 @@ impl Node {
     }
 
     /// Redis executes the subscription: events follow the confirmation on the same connection.
-    pub(super) fn subscribed(&mut self) -> bool {
+    pub fn subscribed(&mut self) -> bool {
         let sent = self.linked && self.follow == Follow::Sent;
         if sent {
             self.follow = Follow::Confirmed;
@@ -368,10 +402,18 @@ impl Node {
     }
 
     /// Takes the next hint.
-    pub(super) fn hear(&mut self, world: &mut World) -> bool {
+    pub fn hear(&mut self, world: &mut World) -> bool {
         let Some(hint) = self.hints.pop_front() else { return false };
-        let deaf = world.fault == Some(Fault::DeafToReleases);
+        let deaf = world.redis.fault == Some(Fault::DeafToReleases);
         match hint {
+            Hint::Wake if world.redis.fault == Some(Fault::WakeLostInRead) => {
+                for key in
+                    (0..self.sessions.len()).filter(|key| !self.flies(*key, Item::is_new_read)).collect::<Vec<_>>()
+                {
+                    self.with(world, key, |session, _, _| session.handle_wake());
+                }
+            }
+            Hint::FlagsRestored => self.each(world, |session, now, _| session.handle_hints_lost(now)),
             Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
             Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
             Hint::Control(Control::Release { .. }) if deaf => {}
@@ -388,10 +430,20 @@ impl Node {
             | Control::Gap { device, .. } => device.clone(),
         };
         let mut known = false;
+        let fault = world.redis.fault;
         for key in 0..self.sessions.len() {
+            if matches!(control, Control::Superseded { .. })
+                && fault == Some(Fault::SupersededInAttach)
+                && self.flies(key, Item::is_attach)
+            {
+                continue;
+            }
             let control = control.clone();
             known |= self.with_device(world, key, &device, |session, _, actions| match control {
-                Control::Superseded { generation, .. } => session.handle_superseded(generation, actions),
+                Control::Superseded { generation, .. } => {
+                    let more = u64::from(fault == Some(Fault::OwnGenerationCloses));
+                    session.handle_superseded(generation + more, actions);
+                }
                 Control::Release { .. } => session.handle_released(),
                 Control::Removed { generation, .. } => session.handle_removed(generation, actions),
                 Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
@@ -403,7 +455,7 @@ impl Node {
     }
 
     /// The subscription connection is gone, and with it what it would have said.
-    pub(super) fn lose_link(&mut self) {
+    pub fn lose_link(&mut self) {
         self.linked = false;
         self.hints.clear();
         if self.follow == Follow::Sent {
@@ -412,7 +464,7 @@ impl Node {
     }
 
     /// The data connection is gone: whether the pipeline was executed stays unknown.
-    pub(super) fn break_data(&mut self) {
+    pub fn break_data(&mut self) {
         if let Some(flight) = &mut self.flight {
             flight.killed = true;
         }
@@ -420,7 +472,7 @@ impl Node {
     }
 
     /// A new link, as `handle_connected` makes it.
-    pub(super) fn relink(&mut self, world: &mut World) -> bool {
+    pub fn relink(&mut self, world: &mut World) -> bool {
         if self.linked {
             return false;
         }
@@ -430,7 +482,7 @@ impl Node {
         self.linked = true;
         self.hints.clear();
         let primary = world.redis.recover();
-        if primary != self.primary {
+        if primary != self.primary && world.redis.fault != Some(Fault::EpochUnnoticed) {
             self.primary = primary;
             self.each(world, |session, _, _| session.handle_epoch(primary));
         }
@@ -438,7 +490,7 @@ impl Node {
             self.follow = Follow::Confirmed;
             self.each(world, |session, _, _| session.handle_subscribed());
         }
-        if world.fault != Some(Fault::ForgetfulLink) {
+        if world.redis.fault != Some(Fault::ForgetfulLink) {
             self.each(world, |session, now, _| session.handle_hints_lost(now));
         }
         true

@@ -8,34 +8,34 @@ use crate::close::CloseCode;
 use crate::id::EntryId;
 
 /// What a node has sent and the client has not received yet.
-#[derive(Debug)]
-pub(super) enum Out {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Out {
     Frame(String),
     Close(CloseCode),
 }
 
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) node: usize,
-    pub(super) key: usize,
-    pub(super) wire: VecDeque<Out>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    pub node: usize,
+    pub key: usize,
+    pub wire: VecDeque<Out>,
     /// Whether it answers pings.
-    pub(super) answers: bool,
+    pub answers: bool,
     /// Everything that was received, in order.
-    pub(super) frames: Vec<Value>,
+    pub frames: Vec<Value>,
     /// Length of each frame, in bytes.
-    pub(super) sizes: Vec<usize>,
-    pub(super) closed: Option<u16>,
+    pub sizes: Vec<usize>,
+    pub closed: Option<u16>,
 }
 
 impl Connection {
-    pub(super) fn new(node: usize, key: usize) -> Self {
+    pub fn new(node: usize, key: usize) -> Self {
         let (wire, frames, sizes) = (VecDeque::new(), Vec::new(), Vec::new());
         Self { node, key, wire, answers: true, frames, sizes, closed: None }
     }
 
     /// Takes one thing off the wire; the frame, if it is one.
-    pub(super) fn receive(&mut self) -> Option<Value> {
+    pub fn receive(&mut self) -> Option<Value> {
         match self.wire.pop_front()? {
             Out::Frame(text) => {
                 assert_eq!(self.closed, None, "a frame after the close: {text}");
@@ -52,44 +52,44 @@ impl Connection {
     }
 
     /// Frames of a type.
-    pub(super) fn all(&self, kind: &str) -> Vec<&Value> {
+    pub fn all(&self, kind: &str) -> Vec<&Value> {
         self.frames.iter().filter(|frame| frame["type"] == kind).collect()
     }
 
     /// The last frame of a type.
-    pub(super) fn last(&self, kind: &str) -> &Value {
+    pub fn last(&self, kind: &str) -> &Value {
         self.all(kind).pop().unwrap_or_else(|| panic!("no {kind} frame among {:?}", self.frames))
     }
 
     /// Messages as id and attempt, in the order in which they came.
-    pub(super) fn messages(&self) -> Vec<(EntryId, u64)> {
+    pub fn messages(&self) -> Vec<(EntryId, u64)> {
         self.frames.iter().flat_map(messages_of).collect()
     }
 
-    pub(super) fn ids(&self) -> Vec<EntryId> {
+    pub fn ids(&self) -> Vec<EntryId> {
         self.messages().into_iter().map(|(id, _)| id).collect()
     }
 
     /// Ids that were confirmed.
-    pub(super) fn confirmed(&self) -> Vec<EntryId> {
+    pub fn confirmed(&self) -> Vec<EntryId> {
         self.frames.iter().flat_map(confirmed_of).collect()
     }
 
     /// The code of the last error frame.
-    pub(super) fn error(&self) -> &str {
+    pub fn error(&self) -> &str {
         self.last("error")["code"].as_str().expect("a code is a text")
     }
 }
 
 /// The messages of a frame.
-pub(super) fn messages_of(frame: &Value) -> Vec<(EntryId, u64)> {
+pub fn messages_of(frame: &Value) -> Vec<(EntryId, u64)> {
     let messages = frame["messages"].as_array().map_or(&[][..], Vec::as_slice);
     let read = |message: &Value| (id_of(&message["id"]), message["attempt"].as_u64().expect("an attempt is a number"));
     messages.iter().map(read).collect()
 }
 
 /// The message ids of an `acked` frame.
-pub(super) fn confirmed_of(frame: &Value) -> Vec<EntryId> {
+pub fn confirmed_of(frame: &Value) -> Vec<EntryId> {
     if frame["type"] != "acked" {
         return Vec::new();
     }

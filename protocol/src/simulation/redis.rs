@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use super::fault::Fault;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
@@ -12,14 +13,14 @@ use crate::session::{
 };
 
 /// A reply as the driver would decode it.
-pub(super) type Answer = Reply<Vec<u8>>;
+pub type Answer = Reply<Vec<u8>>;
 
 /// Fields of an entry.
-pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What a function publishes to the owner of a device.
-#[derive(Clone, Debug)]
-pub(super) enum Control {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Control {
     Superseded { device: String, generation: u64 },
     Release { device: String },
     Removed { device: String, generation: u64 },
@@ -28,25 +29,25 @@ pub(super) enum Control {
 
 /// Who sends a command.
 #[derive(Clone, Copy)]
-pub(super) struct Caller<'a> {
-    pub(super) owner: &'a str,
-    pub(super) device: &'a str,
-    pub(super) nonce: u64,
+pub struct Caller<'a> {
+    pub owner: &'a str,
+    pub device: &'a str,
+    pub nonce: u64,
 }
 
 impl Caller<'_> {
-    pub(super) fn nonce(&self) -> String {
+    pub fn nonce(&self) -> String {
         format!("{}#{}", self.owner, self.nonce)
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Inbox {
     entries: BTreeMap<EntryId, Fields>,
     groups: BTreeMap<String, Group>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Group {
     last: EntryId,
     /// Deliveries of each pending entry.
@@ -59,56 +60,62 @@ impl Group {
     }
 }
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Record {
-    pub(super) generation: u64,
-    pub(super) owner: String,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Record {
+    pub generation: u64,
+    pub owner: String,
     /// Owner and number of the attach.
-    pub(super) nonce: String,
+    pub nonce: String,
     instance: String,
     seq: u64,
     start: Option<EntryId>,
     epoch: u64,
-    pub(super) dropped: u64,
-    pub(super) gap: Option<Gap>,
+    pub dropped: u64,
+    pub gap: Option<Gap>,
 }
 
-#[derive(Default)]
-pub(super) struct Redis {
-    pub(super) unix_ms: u64,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Redis {
+    pub unix_ms: u64,
     /// `homing:epoch`.
-    pub(super) primary: Option<u64>,
+    pub primary: Option<u64>,
     /// Writes are refused.
-    pub(super) refusing: bool,
+    pub refusing: bool,
     /// The inbox key holds something else than a stream.
-    pub(super) wrong_type: bool,
-    pub(super) devices_max: usize,
+    pub wrong_type: bool,
+    pub devices_max: usize,
     inbox: Option<Inbox>,
     /// Not part of the inbox, so that ids never repeat however often it is deleted.
     last_id: EntryId,
     devices: BTreeMap<String, Record>,
     incarnation: u64,
     /// Published to owners, to be handed out.
-    pub(super) said: Vec<(String, Control)>,
+    pub said: Vec<(String, Control)>,
     /// What each device has a right to: appended while it was known, or before the first device, and not acked.
-    pub(super) owed: BTreeMap<String, BTreeSet<EntryId>>,
+    pub owed: BTreeMap<String, BTreeSet<EntryId>>,
     /// Entries that a trim took from a device that had not acked them.
-    pub(super) robbed: Vec<(String, EntryId)>,
-    /// Planted bug: trim to what one device, not every device, has acknowledged.
-    pub(super) trims_by_one_device: bool,
-    /// Planted bug: sweeps say that all is well.
-    pub(super) sweeps_see_nothing: bool,
+    pub robbed: Vec<(String, EntryId)>,
+    /// A planted bug.
+    pub fault: Option<Fault>,
+    /// Keyspace events are on.
+    pub flags: bool,
+    /// Another server, or the same one with older data: its identity is not the recorded one.
+    pub restarted: bool,
+    /// Something was removed while two devices were known.
+    pub trimmed_for_two: bool,
+    /// Whom each owner was superseded by last; only a planted bug looks at it.
+    successors: BTreeMap<String, String>,
     /// How many were executed.
-    pub(super) sweeps: usize,
+    pub sweeps: usize,
 }
 
 impl Redis {
-    pub(super) fn new(unix_ms: u64, primary: u64) -> Self {
-        Self { unix_ms, primary: Some(primary), devices_max: 20, ..Self::default() }
+    pub fn new(unix_ms: u64, primary: u64) -> Self {
+        Self { unix_ms, primary: Some(primary), devices_max: 20, flags: true, ..Self::default() }
     }
 
     /// `XADD`.
-    pub(super) fn append(&mut self, fields: Fields) -> EntryId {
+    pub fn append(&mut self, fields: Fields) -> EntryId {
         let id = (EntryId { ms: self.unix_ms, seq: 0 }).max(self.last_id.next().expect("ids do not end here"));
         self.last_id = id;
         self.inbox.get_or_insert_default().entries.insert(id, fields);
@@ -118,7 +125,7 @@ impl Redis {
         id
     }
 
-    pub(super) fn execute(&mut self, caller: Caller<'_>, command: &Command) -> Answer {
+    pub fn execute(&mut self, caller: Caller<'_>, command: &Command) -> Answer {
         if self.refusing {
             return Reply::Failed(Failure::Refused);
         }
@@ -150,7 +157,9 @@ impl Redis {
                 Reply::Done
             }
             Command::Forget { generation } => {
-                if self.devices.get(device).is_some_and(|record| record.generation == *generation) {
+                if self.devices.get(device).is_some_and(|record| record.generation == *generation)
+                    || self.has(Fault::ForgetAnyGeneration)
+                {
                     self.remove_device(device);
                 }
                 Reply::Done
@@ -162,21 +171,49 @@ impl Redis {
         }
     }
 
-    pub(super) fn record(&self, device: &str) -> Option<&Record> {
+    pub fn record(&self, device: &str) -> Option<&Record> {
         self.devices.get(device)
     }
 
-    pub(super) fn pending(&self, device: &str) -> Vec<EntryId> {
+    pub fn pending(&self, device: &str) -> Vec<EntryId> {
         self.group(device).map(|group| group.pending.keys().copied().collect()).unwrap_or_default()
     }
 
+    /// Goes back to what an older copy holds. Ids may run backwards.
+    pub fn rewind(&mut self, older: &Self) {
+        let (unix_ms, primary) = (self.unix_ms, self.primary);
+        *self = Self { unix_ms, primary, restarted: true, ..older.clone() };
+        self.said.clear();
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// A device's group is destroyed by somebody.
+    pub fn delete_group(&mut self, device: &str) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.groups.remove(device);
+            // It is repaired at the beginning: what is left comes again, whether acknowledged or not.
+            let left = inbox.entries.keys().copied().collect();
+            self.owed.insert(device.to_owned(), left);
+        }
+    }
+
+    /// The devices' records are deleted by somebody.
+    pub fn delete_records(&mut self) {
+        self.devices.clear();
+        self.incarnation = 0;
+    }
+
     /// The inbox is deleted by somebody.
-    pub(super) fn delete_inbox(&mut self) {
+    pub fn delete_inbox(&mut self) {
         self.inbox = None;
+        self.owed.values_mut().for_each(BTreeSet::clear);
     }
 
     /// One entry is deleted by somebody, or by retention without a word.
-    pub(super) fn delete_entry(&mut self, id: EntryId) {
+    pub fn delete_entry(&mut self, id: EntryId) {
         if let Some(inbox) = &mut self.inbox {
             inbox.entries.remove(&id);
         }
@@ -186,7 +223,7 @@ impl Redis {
     }
 
     /// Everything is lost.
-    pub(super) fn lose_data(&mut self) {
+    pub fn lose_data(&mut self) {
         self.inbox = None;
         self.devices.clear();
         self.owed.clear();
@@ -195,26 +232,29 @@ impl Redis {
     }
 
     /// Somebody acknowledges by another way.
-    pub(super) fn ack_by_hand(&mut self, device: &str, id: EntryId) {
+    pub fn ack_by_hand(&mut self, device: &str, id: EntryId) {
         self.xack(device, id);
     }
 
     /// A restored server: the record is older than the session.
-    pub(super) fn rewind_generation(&mut self, device: &str) {
+    pub fn rewind_generation(&mut self, device: &str) {
         if let Some(record) = self.devices.get_mut(device) {
             record.generation -= 1;
         }
     }
 
     /// The janitor judges the owner dead.
-    pub(super) fn strike_owner(&mut self, device: &str) {
+    pub fn strike_owner(&mut self, device: &str) {
         if let Some(record) = self.devices.get_mut(device) {
             record.owner.clear();
         }
     }
 
     /// `homing_1_recover` on a server that did not change.
-    pub(super) fn recover(&mut self) -> u64 {
+    pub fn recover(&mut self) -> u64 {
+        if std::mem::take(&mut self.restarted) {
+            self.primary = self.primary.map(|primary| (primary + 1).max(self.unix_ms / 1_000));
+        }
         *self.primary.get_or_insert(self.unix_ms / 1_000)
     }
 
@@ -255,7 +295,12 @@ impl Redis {
         let nonce = caller.nonce();
         let repeated = known && record.nonce == nonce;
         let instance = if request.instance.is_empty() { nonce.clone() } else { request.instance.to_string() };
-        if known && !repeated && record.instance == instance && request.seq < record.seq {
+        if known
+            && !repeated
+            && record.instance == instance
+            && request.seq < record.seq
+            && !self.has(Fault::StaleAttachWins)
+        {
             return Err(AttachRefusal::Stale);
         }
         if !known && self.devices.len() >= self.devices_max {
@@ -263,7 +308,8 @@ impl Redis {
         }
         let alone = self.devices.is_empty() && request.from != "end";
         let from_start = known || !request.epoch.is_empty() || request.from == "start" || alone;
-        let start = if from_start { EntryId::MIN } else { self.last_id };
+        let at_end = known && self.has(Fault::KnownDeviceAtEnd);
+        let start = if from_start && !at_end { EntryId::MIN } else { self.last_id };
         let inbox = self.inbox.get_or_insert_default();
         let made = !inbox.groups.contains_key(device);
         let group = inbox.groups.entry(device.to_owned()).or_insert(Group { last: start, pending: BTreeMap::new() });
@@ -271,10 +317,13 @@ impl Redis {
         let unread = inbox.entries.range((Bound::Excluded(last_delivered), Bound::Unbounded)).count();
         let length = inbox.entries.len() as u64;
         if !known {
-            let rest = inbox.entries.keys().filter(|id| from_start && **id > start).copied();
-            self.owed.insert(device.to_owned(), rest.collect());
+            // All of it, unless an older group of this name is still there.
+            let rest = inbox.entries.keys().filter(|id| **id > last_delivered).copied();
+            let pending = inbox.groups.get(device).into_iter().flat_map(|group| group.pending.keys().copied());
+            self.owed.insert(device.to_owned(), rest.chain(pending).collect());
         }
-        if made && known {
+        if made && known && self.has(Fault::RepairSilently) {
+        } else if made && known {
             self.raise_incarnation();
             open_gap(&mut record, GapReason::Epoch, 0, self.unix_ms);
         } else if !known {
@@ -290,7 +339,7 @@ impl Redis {
             open_gap(&mut record, GapReason::Epoch, 0, self.unix_ms);
         }
         let previous_owner = std::mem::replace(&mut record.owner, caller.owner.to_owned());
-        if !repeated && request.mode != AttachMode::Repair {
+        if !repeated && (request.mode != AttachMode::Repair || self.has(Fault::RepairRaises)) {
             record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
         }
         if made || record.start.is_none() {
@@ -311,6 +360,9 @@ impl Redis {
         };
         self.devices.insert(device.to_owned(), record);
         if previous_owner != caller.owner {
+            if self.has(Fault::ReleaseToSuccessor) {
+                self.successors.insert(previous_owner.clone(), caller.owner.to_owned());
+            }
             let generation = attachment.generation;
             self.tell(&previous_owner, Control::Superseded { device: device.to_owned(), generation });
         }
@@ -319,13 +371,16 @@ impl Redis {
 
     fn release(&mut self, caller: Caller<'_>, generation: u64, ended: bool) {
         let Some(record) = self.devices.get_mut(caller.device) else { return };
-        if record.owner == caller.owner && record.generation == generation {
+        let named =
+            caller.nonce > 0 && record.nonce == caller.nonce() && self.fault != Some(Fault::ReleaseWithoutNonce);
+        if record.owner == caller.owner && (record.generation == generation || named) {
             if ended {
                 record.owner.clear();
             }
             return;
         }
-        let owner = record.owner.clone();
+        let successor = self.successors.get(caller.owner).cloned();
+        let owner = successor.unwrap_or_else(|| record.owner.clone());
         self.tell(&owner, Control::Release { device: caller.device.to_owned() });
     }
 
@@ -345,6 +400,9 @@ impl Redis {
     }
 
     fn set_aside(&mut self, caller: Caller<'_>, reason: GapReason, ids: &[EntryId], gone: u32) -> Option<Gap> {
+        if !self.devices.contains_key(caller.device) {
+            return None;
+        }
         let dropped = u64::from(gone) + ids.iter().filter(|id| self.xack(caller.device, **id)).count() as u64;
         let now_ms = self.unix_ms;
         let record = self.devices.get_mut(caller.device).filter(|_| dropped > 0)?;
@@ -361,7 +419,7 @@ impl Redis {
         let device = caller.device;
         self.sweeps += 1;
         let Some(pending) = self.summary(device) else { return Reply::Failed(Failure::NoGroup) };
-        let blind = self.sweeps_see_nothing.then_some(expected).flatten();
+        let blind = matches!(self.fault, Some(Fault::NoSweep | Fault::DeafToReleases)).then_some(expected).flatten();
         let owned = self.devices.get(device).is_none_or(|record| record.owner == caller.owner);
         Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device), owned }
     }
@@ -417,16 +475,18 @@ impl Redis {
     }
 
     /// `homing_1_trim`.
-    pub(super) fn trim(&mut self) {
+    pub fn trim(&mut self) {
         let Some(inbox) = &mut self.inbox else { return };
-        if self.devices.keys().any(|device| !inbox.groups.contains_key(device)) {
+        let all_grouped = self.devices.keys().all(|device| inbox.groups.contains_key(device));
+        if !all_grouped && self.fault != Some(Fault::TrimWithoutGroup) {
             return;
         }
         let needed = inbox.groups.values().map(Group::first_needed);
-        let keep = if self.trims_by_one_device { needed.max() } else { needed.min() };
+        let keep = if self.fault == Some(Fault::TrimByOneDevice) { needed.max() } else { needed.min() };
         let Some(keep) = keep else { return };
         let kept = inbox.entries.split_off(&keep);
         let removed = std::mem::replace(&mut inbox.entries, kept);
+        self.trimmed_for_two |= !removed.is_empty() && self.devices.len() > 1;
         for (device, owed) in &self.owed {
             let robbed = removed.keys().filter(|id| owed.contains(*id));
             self.robbed.extend(robbed.map(|id| (device.clone(), *id)));
@@ -434,7 +494,7 @@ impl Redis {
     }
 
     /// `homing_1_remove`, whatever the generation.
-    pub(super) fn remove_device(&mut self, device: &str) {
+    pub fn remove_device(&mut self, device: &str) {
         self.trim();
         if let Some(inbox) = &mut self.inbox {
             inbox.groups.remove(device);
