@@ -53,8 +53,8 @@ instructions-record: ## Write benches/instructions.txt anew, for a change that i
 durability: redis ## Kill Redis under load, 10 times for each durability level and a stalled disk (needs strace); prints what was lost
 	HOMING_DURABILITY_TRIALS=$${HOMING_DURABILITY_TRIALS:-10} cargo test --locked --test integration durability -- --nocapture
 
-chaos: redis ## Five minutes of faults with a random seed, release build; HOURS=n for a campaign
-	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --release --locked --test chaos campaign -- --ignored --nocapture
+chaos: redis ## Five minutes of faults with a random seed, optimised; HOURS=n for a campaign
+	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --profile bench --locked --test chaos campaign -- --ignored --nocapture
 
 check-history: ## Judge the history of a run of chaos again: make check-history HISTORY=path
 	HOMING_HISTORY="$(abspath $(HISTORY))" cargo test --release --locked --test checker recorded_run -- --ignored --nocapture
