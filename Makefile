@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: help run build check test real-input durability redis prometheus
+.PHONY: help run build check test real-input durability overload redis prometheus
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,9 @@ real-input: redis ## Send every package description of this machine's apt lists 
 
 durability: redis ## Kill Redis under load, 10 times for each durability level and a stalled disk (needs strace); prints what was lost
 	HOMING_DURABILITY_TRIALS=$${HOMING_DURABILITY_TRIALS:-10} cargo test --locked --test integration durability -- --nocapture
+
+overload: redis ## Flood a node for 30 s in each way (HOMING_OVERLOAD_SECONDS); prints what was shed and what others felt
+	HOMING_OVERLOAD_SECONDS=$${HOMING_OVERLOAD_SECONDS:-30} cargo test --release --locked --test integration overload -- --nocapture --test-threads 1
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \
