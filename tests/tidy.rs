@@ -45,13 +45,14 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Only compiled for tests: files named so, and everything under a `tests` folder.
+    /// Only compiled for tests: files named so, and everything under a `tests` or
+    /// `simulation` folder.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         name == "tests.rs"
             || ["_test.rs", "_tests.rs"].iter().any(|ending| name.ends_with(ending))
             || name.starts_with("test_")
-            || self.path.split('/').any(|part| part == "tests")
+            || self.path.split('/').any(|part| part == "tests" || part == "simulation")
     }
 
     /// Lines with their numbers that are code and not comments, up to a `#[cfg(test)] mod …` that ends the file.

@@ -13,3 +13,5 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod session;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;

@@ -12,7 +12,7 @@ use crate::id::EntryId;
 use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
 
 /// When a message ceases to be deliverable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expiry {
     /// Never (until retention).
     Never,
@@ -35,7 +35,7 @@ pub struct Envelope {
 const MESSAGE_BYTES_BESIDE_PAYLOAD: usize = 96;
 
 /// A stream entry: its id and its fields, in order, duplicates included. Names and values are any bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry<B> {
     /// The entry's id.
     pub id: EntryId,

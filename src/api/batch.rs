@@ -86,18 +86,11 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     authorize(&api.keys, &parts.headers, Scope::Publish)?;
     let limits = BodyLimits { bytes_max: BATCH_BYTES_MAX, timeout: api.config.body_timeout };
     let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
-    let BatchRequest { messages } = body::parse_object(&body)?;
-    if messages.count > BATCH_MESSAGES_MAX {
-        let detail = format!("the batch has {} messages; at most {BATCH_MESSAGES_MAX} are allowed", messages.count);
-        return Err(
-            Problem::new(ErrorCode::TooMany, detail).with_limit("batch_messages_max", BATCH_MESSAGES_MAX as u64)
-        );
-    }
-    let traceparent = traceparent(&parts.headers);
-    let mut problems: Vec<Option<Problem>> = Vec::with_capacity(messages.count);
-    let mut accepted = Vec::with_capacity(messages.count);
-    for text in messages.texts {
-        problems.push(match parse(text, traceparent) {
+    let messages = parse_batch(&body, traceparent(&parts.headers))?;
+    let mut problems: Vec<Option<Problem>> = Vec::with_capacity(messages.len());
+    let mut accepted = Vec::with_capacity(messages.len());
+    for message in messages {
+        problems.push(match message {
             Ok(message) => {
                 accepted.push(message);
                 None
@@ -120,7 +113,22 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     answer(&outcomes)
 }
 
-fn parse<'a>(text: &'a RawValue, traceparent: Option<&'a str>) -> Result<(Name, NewMessage<'a>), Problem> {
+/// One message of a batch, with its user, or why it is none.
+type BatchOutcome<'a> = Result<(Name, NewMessage<'a>), Problem>;
+
+/// The messages of a body.
+pub(crate) fn parse_batch<'a>(body: &'a [u8], traceparent: Option<&'a str>) -> Result<Vec<BatchOutcome<'a>>, Problem> {
+    let BatchRequest { messages } = body::parse_object(body)?;
+    if messages.count > BATCH_MESSAGES_MAX {
+        let detail = format!("the batch has {} messages; at most {BATCH_MESSAGES_MAX} are allowed", messages.count);
+        return Err(
+            Problem::new(ErrorCode::TooMany, detail).with_limit("batch_messages_max", BATCH_MESSAGES_MAX as u64)
+        );
+    }
+    Ok(messages.texts.into_iter().map(|text| parse(text, traceparent)).collect())
+}
+
+fn parse<'a>(text: &'a RawValue, traceparent: Option<&'a str>) -> BatchOutcome<'a> {
     let message: BatchMessage<'a> = body::parse_object(text.get().as_bytes())?;
     let user =
         Name::parse(&message.user.0).map_err(|error| Problem::new(ErrorCode::BadName, format!("'user': {error}")))?;

@@ -61,18 +61,19 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
     let bytes_max = api.config.payload_bytes_max.div_ceil(3) * 4 + META_BYTES_MAX + BODY_BYTES_BESIDE;
     let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
     let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
-    let request: PublishRequest<'_> = body::parse_object(&body)?;
-    let message = NewMessage {
-        data: payload(request.data, request.encoding)?,
-        key: request.key.map(|key| key.0),
-        ttl_s: request.ttl_s,
-        meta: request.meta,
-        traceparent: traceparent(&parts.headers),
-    };
+    let message = parse(&body, traceparent(&parts.headers))?;
     let published = api.publisher.publish(&user, &message).await?;
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     // An id is digits and a dash: no escaping is needed.
     Ok(answer::json(status, Body::from(format!(r#"{{"id":"{}"}}"#, published.id))))
+}
+
+/// The message that a body stands for.
+pub(crate) fn parse<'a>(body: &'a [u8], traceparent: Option<&'a str>) -> Result<NewMessage<'a>, Problem> {
+    let request: PublishRequest<'a> = body::parse_object(body)?;
+    let data = payload(request.data, request.encoding)?;
+    let key = request.key.map(|key| key.0);
+    Ok(NewMessage { data, key, ttl_s: request.ttl_s, meta: request.meta, traceparent })
 }
 
 /// The payload that `data` and `encoding` stand for.

@@ -17,6 +17,10 @@ mod request;
 mod router;
 mod users;
 
+// The parsers of request bodies, for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) use {batch::parse_batch, messages::parse as parse_message, page::Page};
+
 pub use budget::BodyBudget;
 pub use health::{AdminState, Health};
 pub use host::HostPolicy;

@@ -15,9 +15,9 @@ const PAGE_ITEMS_MAX: usize = 100;
 /// Which part of a list is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Page {
+pub(crate) struct Page {
     #[serde(default = "page_items")]
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
     pub(super) cursor: Option<String>,
 }
 
@@ -26,7 +26,7 @@ fn page_items() -> usize {
 }
 
 impl Page {
-    pub(super) fn parse(uri: &Uri) -> Result<Self, Problem> {
+    pub(crate) fn parse(uri: &Uri) -> Result<Self, Problem> {
         let Query(page) = Query::<Self>::try_from_uri(uri)
             .map_err(|rejection| Problem::new(ErrorCode::BadValue, rejection.body_text()))?;
         if !(1..=PAGE_ITEMS_MAX).contains(&page.limit) {

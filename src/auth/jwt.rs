@@ -181,7 +181,8 @@ impl Audience {
 /// Parses a JSON object. An array would do for serde too: it fills a struct's members by position.
 fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
     match text.trim_ascii_start().first() {
-        Some(b'{') => serde_json::from_slice(text),
+        // From bytes, the parser would take members that nobody reads for texts, whatever bytes they are.
+        Some(b'{') => serde_json::from_str(std::str::from_utf8(text).map_err(serde::de::Error::custom)?),
         _ => Err(serde::de::Error::custom("not an object")),
     }
 }

@@ -18,7 +18,7 @@ fn verifier(secrets: Vec<JwtSecret>) -> TokenVerifier {
     TokenVerifier::new(JwtConfig { algorithm: JwtAlgorithm::Hs256, secrets, audience: None })
 }
 
-fn signed_as(header: &Value, claims: &str, key: &[u8]) -> String {
+fn signed_as(header: &Value, claims: &(impl AsRef<[u8]> + ?Sized), key: &[u8]) -> String {
     let message = format!("{}.{}", BASE64_URL.encode(header.to_string()), BASE64_URL.encode(claims));
     let signature =
         jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(key), Algorithm::HS256).unwrap();
@@ -46,6 +46,15 @@ fn a_token_that_was_signed_here_is_accepted() {
     let token = grant.sign(&first).unwrap();
     let claims = verifier(vec![first]).verify(&token, NOW).unwrap();
     assert_eq!(claims, Claims { user, device: Some(device), expires_at_ms: (NOW + 60) * 1_000 });
+}
+
+#[test]
+fn claims_that_are_not_utf_8_are_refused() {
+    // In a member that nobody reads, where a parser of bytes does not look.
+    let claims = b"{\"sub\":\"alice\",\"exp\":1700000060,\"other\":\"\xff\"}";
+    let token = signed_as(&json!({"alg": "HS256"}), claims, FIRST);
+    let outcome = verifier(vec![secret(None, FIRST)]).verify(&token, NOW);
+    assert!(matches!(outcome, Err(TokenError::Claims(_))), "{outcome:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod api;
 mod backoff;
+mod bench;
 mod connection;
 mod embedded_redis;
 mod exit;
@@ -86,6 +87,9 @@ enum Command {
     /// Bring a Redis to the schema of this version, as `serve` does at its start.
     #[command(after_help = migrate::AFTER_HELP)]
     Migrate(migrate::MigrateOptions),
+    /// Measure latency, throughput, CPU and memory, here or on your own cluster.
+    #[command(after_help = bench::AFTER_HELP, subcommand)]
+    Bench(crate::bench::options::BenchCommand),
     /// The processes around the private Redis; not for people.
     #[command(hide = true, subcommand)]
     EmbeddedRedis(embedded_redis::EmbeddedRedisCommand),
@@ -108,6 +112,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(options) => serve::serve(*options),
         Command::EmbeddedRedis(command) => embedded_redis::run(command),
+        Command::Bench(command) => block_on(bench::bench(command)),
         Command::Token(options) => token::token(&options, &resolve(&options.client)?),
         Command::Publish(options) => {
             let client = resolve(&options.client)?;

@@ -31,7 +31,11 @@ impl ConfigFile {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// What the text of the file at `path` sets.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it does not parse or sets something unknown.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let options: ServeOptions = toml::from_str(text)
             .map_err(|error| ConfigError::File { path: path.to_owned(), reason: error.to_string() })?;
         Ok(Self { options, folder: path.parent().unwrap_or(Path::new("")).to_owned() })

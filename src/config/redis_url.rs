@@ -35,9 +35,12 @@ impl FromStr for RedisUrl {
 impl fmt::Display for RedisUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        // A Unix socket's password stands in its query.
-        let rest = rest.split('?').next().unwrap_or_default();
-        let address = rest.rsplit_once('@').map_or(rest, |(_, address)| address);
+        // A Unix socket's password stands in its query; that of a server, which may hold any character, before the `@`.
+        let address = match scheme {
+            "redis" | "rediss" => rest.rsplit_once('@').map_or(rest, |(_, address)| address),
+            _ => rest,
+        };
+        let address = address.split('?').next().unwrap_or_default();
         write!(formatter, "{scheme}://{address}")
     }
 }
@@ -57,6 +60,8 @@ mod tests {
         let print = |text: &str| text.parse::<RedisUrl>().unwrap().to_string();
         assert_eq!(print("redis://:p@ss@db:6379/2"), "redis://db:6379/2");
         assert_eq!(print("rediss://user:secret@db"), "rediss://db");
+        assert_eq!(print("redis://user:p?ss@db"), "redis://db");
+        assert_eq!(print("unix:///run/redis.sock?pass=s@cret"), "unix:///run/redis.sock");
         assert_eq!(print("unix:///run/redis.sock?pass=secret"), "unix:///run/redis.sock");
         assert!("db:6379".parse::<RedisUrl>().is_err() && "http://db".parse::<RedisUrl>().is_err());
     }

@@ -109,6 +109,14 @@ impl ServeConfig {
     /// [`ConfigError`] says which option is wrong and what would be right.
     pub fn resolve(flags: ServeOptions, host: &Host) -> Result<Self, ConfigError> {
         let file = ConfigFile::read(flags.config.as_deref())?;
+        Self::resolve_with(flags, file, host)
+    }
+
+    /// The same with a file that was read already.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says which option is wrong and what would be right.
+    pub fn resolve_with(flags: ServeOptions, file: ConfigFile, host: &Host) -> Result<Self, ConfigError> {
         let options = flags.or(file.options);
         let data_dir = options.data_dir.clone().unwrap_or_else(|| DATA_DIR.into());
         let limits = options.limits.resolve()?;

@@ -218,7 +218,7 @@ impl Shard {
     }
 
     fn complete_command(&mut self, key: SessionKey, command: Command, values: Vec<Value>, now: Now) {
-        match pipeline::decode(&command, values) {
+        match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(reply) => {
                 if let Reply::NewRead(entries) = &reply {
                     self.observer.read_entries.record(entries.len() as f64);

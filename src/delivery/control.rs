@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A message on a control channel. `generation` is text because it would lose digits as a number in Lua.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Control {
+pub(crate) enum Control {
     /// Another session took the device over.
     Superseded { user: String, device: String, generation: String },
     /// An earlier owner hands out nothing more: read the pending list again.
@@ -21,7 +21,7 @@ pub(super) enum Control {
 
 /// A gap as it stands in a device's record.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub(super) struct GapRecord {
+pub(crate) struct GapRecord {
     id: String,
     reason: String,
     count: u64,
@@ -35,7 +35,7 @@ impl From<GapRecord> for Gap {
 
 impl GapRecord {
     /// A gap from its JSON; none from an empty text.
-    pub(super) fn parse(text: &str) -> Option<Gap> {
+    pub(crate) fn parse(text: &str) -> Option<Gap> {
         serde_json::from_str::<Self>(text).ok().map(Gap::from)
     }
 }

@@ -24,6 +24,14 @@ mod shard;
 mod trims;
 mod wheel;
 
+// What turns other programs' bytes into values, for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) use control::{Control, GapRecord};
+#[cfg(any(test, fuzzing))]
+pub(crate) use nodes::Heartbeat;
+#[cfg(any(test, fuzzing))]
+pub(crate) use pipeline::decode;
+
 pub use event::{Renewal, ShardGone, ShardHandle};
 pub use sessions::SessionKey;
 pub use shard::{Shard, ShardConfig, ShardRun, Stop};

@@ -196,7 +196,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// The reply to a heartbeat; its form stands in `17_nodes.lua`.
-struct Heartbeat {
+pub(crate) struct Heartbeat {
     /// Time since this node's previous heartbeat; `None` for its first.
     pause: Option<Duration>,
     nodes: Vec<Seen>,
@@ -209,7 +209,7 @@ struct Seen {
 }
 
 impl Heartbeat {
-    fn parse(reply: Vec<Value>) -> Option<Self> {
+    pub(crate) fn parse(reply: Vec<Value>) -> Option<Self> {
         let (head, nodes) = reply.split_at_checked(2)?;
         let Value::Int(pause) = head[1] else { return None };
         Some(Self {

@@ -87,8 +87,9 @@ pub(super) fn encode(
         }
         Command::ReadNew { count } => encode_read(pipeline, &inbox(), device, *count, ">"),
         Command::Touch { generation } => {
-            let generation = generation.to_string();
-            pipeline.add_command(arguments(Function::Touch.call(&[&devices()]), &[device.as_str(), &generation]));
+            let (generation, Identity { owner, node, .. }) = (generation.to_string(), identity);
+            let call = Function::Touch.call(&[&devices()]);
+            pipeline.add_command(arguments(call, &[device.as_str(), &generation, owner, node]));
         }
         Command::Forget { generation } => {
             let generation = generation.to_string();
@@ -189,7 +190,7 @@ fn attach_json(
 }
 
 /// Makes the reply of a command out of Redis's replies.
-pub(super) fn decode(command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+pub(crate) fn decode(owner: &str, command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
     let mut values = values.into_iter();
     Ok(match command {
         Command::Attach(_) => Reply::Attached(Box::new(decode_attach(&mut values)?)),
@@ -199,8 +200,10 @@ pub(super) fn decode(command: &Command, values: Vec<Value>) -> Result<Reply<Vec<
         Command::Ack(batch) => decode_acks(batch, &mut values)?,
         Command::Sweep { .. } => {
             let (count, first, last) = replies::pending_summary(next(&mut values))?;
-            let generation = recorded_generation(next(&mut values))?;
-            Reply::Swept { pending: Pending { count, first, last }, generation }
+            let record = record(next(&mut values))?;
+            let owned = record.as_ref().is_none_or(|record| record.owner == owner);
+            let generation = record.map(|record| number(&record.generation)).transpose()?;
+            Reply::Swept { pending: Pending { count, first, last }, generation, owned }
         }
         Command::Claim { .. } => {
             let pending = replies::pending_entries(next(&mut values))?;
@@ -286,15 +289,23 @@ fn id(text: &str) -> Result<EntryId, StoreError> {
     text.parse().map_err(|_| StoreError::Unexpected(format!("{text:?} is no entry id")))
 }
 
+/// What is asked of a device's record.
+#[derive(Deserialize)]
+struct Record {
+    generation: String,
+    #[serde(default)]
+    owner: String,
+}
+
+/// A device's record, if there is one.
+fn record(value: Value) -> Result<Option<Record>, StoreError> {
+    let Some(text) = replies::text(value)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unexpected(error.to_string()))
+}
+
 /// The generation in a device's record; `None` if there is no record.
 fn recorded_generation(value: Value) -> Result<Option<u64>, StoreError> {
-    #[derive(Deserialize)]
-    struct Record {
-        generation: String,
-    }
-    let Some(text) = replies::text(value)? else { return Ok(None) };
-    let record: Record = serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-    number(&record.generation).map(Some)
+    record(value)?.map(|record| number(&record.generation)).transpose()
 }
 
 /// What a session should make of an error.

@@ -111,6 +111,7 @@ pub struct Shard {
     pub(super) connect_attempts: u32,
     pub(super) draining: Option<Draining>,
     acks_observed: usize,
+    last_tick_ms: u64,
 }
 
 /// Work in flight, each awaited in the loop.
@@ -200,6 +201,7 @@ impl Shard {
             connect_attempts: 0,
             draining: None,
             acks_observed: 0,
+            last_tick_ms: config.clock.elapsed().as_millis() as u64 + 1,
         };
         (ShardRun { shard, events }, handle)
     }
@@ -245,6 +247,10 @@ impl Shard {
 
     fn tick(&mut self) {
         let now = self.now();
+        if now.mono_ms.saturating_sub(std::mem::replace(&mut self.last_tick_ms, now.mono_ms)) >= self.dead_after_ms() {
+            // This process was stopped, and meanwhile judged dead: its sessions claim their records again.
+            self.lose_hints(now);
+        }
         let mut due = Vec::new();
         self.wheel.advance(now.mono_ms, &mut due);
         for key in due {
@@ -261,6 +267,10 @@ impl Shard {
         self.tick_probe(now);
         self.tick_drain(now);
         self.observe_acks();
+    }
+
+    fn dead_after_ms(&self) -> u64 {
+        millis(self.limits.node_dead_after)
     }
 
     /// Acks that wait: few, unless Redis refuses or cannot be reached.

@@ -88,7 +88,7 @@ impl<'a> NewMessage<'a> {
     /// Adds the entry's fields, as PROTOCOL.md names them.
     ///
     /// `exp` is "0" for connected devices only: no time is in the past for every reader, whatever its clock.
-    pub(super) fn add_fields(&self, command: &mut Cmd, now_ms: u64) {
+    pub(crate) fn add_fields(&self, command: &mut Cmd, now_ms: u64) {
         let kind = match self.data {
             Payload::Json(_) => "json",
             Payload::Bytes(_) => "bytes",

@@ -131,7 +131,9 @@ pub fn pending_summary(value: Value) -> Result<(u64, EntryId, EntryId), StoreErr
     let mut parts = array(value)?.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
         (Some(Value::Int(0)), _, _) => Ok((0, EntryId::MIN, EntryId::MIN)),
-        (Some(Value::Int(count)), Some(first), Some(last)) => Ok((count as u64, entry_id(&first)?, entry_id(&last)?)),
+        (Some(Value::Int(count @ 1..)), Some(first), Some(last)) => {
+            Ok((count as u64, entry_id(&first)?, entry_id(&last)?))
+        }
         _ => Err(unexpected("a pending summary")),
     }
 }
@@ -187,5 +189,12 @@ mod tests {
         assert!(read[0].1 && !read[1].1);
         assert_eq!(group_read(Value::Nil).unwrap(), Vec::new());
         assert!(group_read(Value::Int(1)).is_err());
+    }
+
+    #[test]
+    fn a_pending_list_of_less_than_nothing_is_refused() {
+        let summary = |count| pending_summary(Value::Array(vec![Value::Int(count), bulk(b"1-0"), bulk(b"2-0")]));
+        assert_eq!(summary(2).unwrap().0, 2);
+        assert!(summary(-1).is_err());
     }
 }

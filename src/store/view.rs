@@ -70,7 +70,7 @@ pub struct GapRecord {
     pub count: f64,
 }
 
-struct Group {
+pub(crate) struct Group {
     unacked: u64,
     undelivered: Option<u64>,
     last_delivered: String,
@@ -145,17 +145,17 @@ fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], StoreError
 }
 
 /// The device may have been removed between the two pipelines: then it has nothing pending.
-fn oldest(pending: Value, undelivered: Value) -> Option<EntryId> {
+pub(crate) fn oldest(pending: Value, undelivered: Value) -> Option<EntryId> {
     match replies::pending_summary(pending) {
         Ok((count, first, _)) if count > 0 => Some(first),
         _ => replies::entries(undelivered).ok()?.first().map(|entry| entry.id),
     }
 }
 
-fn read_time_ms(reply: Value) -> Result<u64, StoreError> {
+pub(crate) fn read_time_ms(reply: Value) -> Result<u64, StoreError> {
     let [seconds, micros] = exactly(replies::array(reply)?)?;
     let (seconds, micros) = (replies::integer(seconds)?, replies::integer(micros)?);
-    Ok((seconds * 1_000 + micros / 1_000).max(0) as u64)
+    Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000).max(0) as u64)
 }
 
 /// The pairs of a hash or of a map in a reply, whichever protocol version the connection speaks.
@@ -179,12 +179,12 @@ fn read_json<T: for<'a> Deserialize<'a>>(reply: Value) -> Result<T, StoreError> 
     serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(format!("a record in Redis: {error}")))
 }
 
-fn read_records(reply: Value) -> Result<Vec<(String, DeviceRecord)>, StoreError> {
+pub(crate) fn read_records(reply: Value) -> Result<Vec<(String, DeviceRecord)>, StoreError> {
     let pairs = read_pairs(reply)?.into_iter().filter(|(device, _)| device != INCARNATION_FIELD);
     pairs.map(|(device, record)| Ok((device, read_json(record)?))).collect()
 }
 
-fn read_heartbeats(reply: Value) -> Result<HashMap<String, f64>, StoreError> {
+pub(crate) fn read_heartbeats(reply: Value) -> Result<HashMap<String, f64>, StoreError> {
     #[derive(Deserialize)]
     struct Heartbeat {
         seen_ms: f64,
@@ -193,7 +193,7 @@ fn read_heartbeats(reply: Value) -> Result<HashMap<String, f64>, StoreError> {
     pairs.map(|(node, about)| Ok((node, read_json::<Heartbeat>(about)?.seen_ms))).collect()
 }
 
-fn read_groups(reply: Value) -> Result<HashMap<String, Group>, StoreError> {
+pub(crate) fn read_groups(reply: Value) -> Result<HashMap<String, Group>, StoreError> {
     let mut groups = HashMap::new();
     for group in replies::array(reply)? {
         let mut members: HashMap<String, Value> = read_pairs(group)?.into_iter().collect();
@@ -210,4 +210,17 @@ fn read_groups(reply: Value) -> Result<HashMap<String, Group>, StoreError> {
         }
     }
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_all_times_does_not_overflow() {
+        let time = |seconds, micros| read_time_ms(Value::Array(vec![Value::Int(seconds), Value::Int(micros)])).unwrap();
+        assert_eq!(time(1_700_000_000, 5_000), 1_700_000_000_005);
+        assert_eq!(time(i64::MAX, i64::MAX), i64::MAX as u64);
+        assert_eq!(time(i64::MIN, i64::MIN), 0);
+    }
 }

@@ -10,7 +10,7 @@ const AUTHORIZATION_BYTES_MAX: usize = 9 * 1024;
 
 /// What the handshake needs of a request's head. Names of headers in lower case.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(crate) struct Head {
     method: String,
     version_11: bool,
     upgrade: bool,
@@ -24,21 +24,21 @@ pub(super) struct Head {
 
 /// An accepted handshake.
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// `Sec-WebSocket-Accept`.
-    pub(super) accept: String,
+    pub(crate) accept: String,
     /// Whether the client offered the subprotocol, which is then echoed.
-    pub(super) subprotocol: Option<&'static str>,
+    pub(crate) subprotocol: Option<&'static str>,
     /// Token of the `Authorization` header.
-    pub(super) token: Option<Box<str>>,
+    pub(crate) token: Option<Box<str>>,
 }
 
 /// A refused one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) status: u16,
-    pub(super) code: ErrorCode,
-    pub(super) detail: &'static str,
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) code: ErrorCode,
+    pub(crate) detail: &'static str,
 }
 
 impl Head {
@@ -71,7 +71,7 @@ impl Head {
     }
 
     /// Decides.
-    pub(super) fn accept(self) -> Result<Accepted, Refused> {
+    pub(crate) fn accept(self) -> Result<Accepted, Refused> {
         if self.method != "GET" {
             return Err(refused(405, ErrorCode::MethodNotAllowed, "/v1/ws takes GET"));
         }
@@ -145,7 +145,7 @@ impl Refused {
     }
 
     /// The whole response, for a connection that is closed after it.
-    pub(super) fn response(self) -> String {
+    pub(crate) fn response(self) -> String {
         let body = self.body();
         let extra = self.extra_header().map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
         format!(
@@ -159,7 +159,7 @@ impl Refused {
 
 impl Accepted {
     /// The response that switches protocols.
-    pub(super) fn response(&self) -> String {
+    pub(crate) fn response(&self) -> String {
         let protocol = self.subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {}\r\n{protocol}\r\n",

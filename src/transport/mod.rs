@@ -15,6 +15,10 @@ mod slots;
 mod socket;
 mod upgrade;
 
+// The parser of what comes before anybody is known, for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) use opening::{OpeningError, parse as parse_head};
+
 pub use accept::{AcceptConfig, Acceptor};
 pub use gate::{Gate, HostFilter};
 pub use listener::{ListenError, listen};

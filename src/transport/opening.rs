@@ -31,7 +31,7 @@ pub(super) enum Opening {
 }
 
 /// Why a connection got nowhere.
-pub(super) enum OpeningError {
+pub(crate) enum OpeningError {
     /// It broke, or the client went away.
     Io,
     /// To be answered.
@@ -87,7 +87,7 @@ async fn read_head(stream: &mut TcpStream) -> Result<Opening, OpeningError> {
 }
 
 /// The head and its length, once it is complete.
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, OpeningError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, OpeningError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {

@@ -54,7 +54,7 @@ async fn measure(fsync: &'static str, stalled: bool) -> Option<Toll> {
 
 /// Publishes, kills Redis with -9 in the middle, starts it again, and looks for what was accepted.
 async fn trial(fsync: &'static str, stalled: bool) -> Toll {
-    let mut redis = Redis::start(RedisOptions { args: vec!["--appendfsync", fsync] }).await;
+    let mut redis = Redis::start(RedisOptions { args: vec!["--appendfsync", fsync], ..RedisOptions::default() }).await;
     let node = Node::start(&redis, NodeOptions::default().set("redis_reply_timeout", "60s")).await;
     let mut client = Client::connect(&node, "witness", "d", ConnectOptions::default()).await;
     let stall = stalled.then(|| stall_disk(&redis, fsync));

@@ -6,11 +6,13 @@
 // A test prints what it measured, and the logs of its processes when it fails.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod delivery;
 mod durability;
 mod embedded;
 mod frames;
 mod functions;
+#[allow(dead_code, reason = "the chaos tests use more of it")]
 mod harness;
 mod hostile;
 mod http;

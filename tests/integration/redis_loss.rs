@@ -62,7 +62,8 @@ async fn a_restart_of_redis_under_load_loses_nothing_that_was_accepted() {
 
 #[tokio::test]
 async fn a_restart_with_fsync_always_keeps_the_epoch() {
-    let mut redis = Redis::start(RedisOptions { args: vec!["--appendfsync", "always"] }).await;
+    let mut redis =
+        Redis::start(RedisOptions { args: vec!["--appendfsync", "always"], ..RedisOptions::default() }).await;
     let node = Node::start(&redis, NodeOptions::default()).await;
     let before = Client::connect(&node, "alice", "web-1", confirming()).await.ready().epoch.clone();
     redis.restart().await;
@@ -159,7 +160,8 @@ async fn a_device_that_vanished_from_the_hash_is_closed_as_removed() {
 
 #[tokio::test]
 async fn notification_flags_are_added_to_those_that_others_have_set() {
-    let redis = Redis::start(RedisOptions { args: vec!["--notify-keyspace-events", "Ex"] }).await;
+    let redis =
+        Redis::start(RedisOptions { args: vec!["--notify-keyspace-events", "Ex"], ..RedisOptions::default() }).await;
     let _node = Node::start(&redis, NodeOptions::default()).await;
     let flags = redis.config("notify-keyspace-events").await;
     assert!("ExKt".chars().all(|flag| flags.contains(flag)), "{flags}");
@@ -318,7 +320,8 @@ async fn a_node_whose_wake_ups_cannot_be_switched_on_says_so() {
 
 #[tokio::test]
 async fn a_redis_that_evicts_keys_is_refused_at_start_unless_allowed() {
-    let redis = Redis::start(RedisOptions { args: vec!["--maxmemory-policy", "allkeys-lru"] }).await;
+    let redis =
+        Redis::start(RedisOptions { args: vec!["--maxmemory-policy", "allkeys-lru"], ..RedisOptions::default() }).await;
     let mut refused = Node::launch(Some(&redis), NodeOptions::default());
     let status = refused.wait_exit().await;
     assert!(!status.success());

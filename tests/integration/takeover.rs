@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::proxy::Weather;
+use crate::harness::wait::eventually_within;
 use crate::harness::{Client, ConnectOptions, Follower, Node, NodeOptions, Redis, RedisOptions, TcpProxy, eventually};
 
 /// Two nodes whose ack time-out is so long that it saves nothing.
@@ -94,6 +95,30 @@ async fn a_node_that_is_killed_in_the_middle_of_delivery_loses_nothing() {
         seen.assert_complete(ids);
         assert!(seen.connections >= 2, "{user} was never moved");
     }
+}
+
+// While the node was stopped, the janitor judged it dead and struck it from its devices' records. When it wakes up it
+// goes on; unless its records name it again, it is online to nobody and hears of no take-over.
+#[tokio::test]
+async fn a_stopped_node_that_was_judged_dead_is_the_owner_again_when_it_wakes_up() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let first = Node::start(&redis, NodeOptions::default().set("janitor_pause", "1h")).await;
+    let mut client = Client::connect(&first, "alice", "web-1", confirming()).await;
+    let owner = async || redis.device("alice", "web-1").await.map(|record| record["owner"].clone());
+    let before = owner().await;
+    first.sigstop();
+    // The first node has the janitor's lock; it expires.
+    let second = Node::start(&redis, NodeOptions::default().set("janitor_pause", "100ms")).await;
+    eventually_within(Duration::from_secs(90), "the janitor strikes the stopped node", async || {
+        (owner().await? == json!("")).then_some(())
+    })
+    .await;
+    first.sigcont();
+    eventually("the node names itself again", async || (owner().await == before).then_some(())).await;
+    let mut after = Client::connect(&second, "alice", "web-1", confirming()).await;
+    client.expect_close_code(4009).await;
+    redis.publish("alice", "marker").await;
+    assert_eq!(after.messages_until("marker").await.len(), 1);
 }
 
 // The node wakes up and believes that it still owns the device: what it reads then must reach the new owner.

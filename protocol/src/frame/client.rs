@@ -58,7 +58,7 @@ pub enum AckId {
 }
 
 /// Where a new device begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartFrom {
     /// With everything that the inbox still holds.
     Start,
@@ -130,6 +130,9 @@ struct Raw<'a> {
     max_frame_bytes: Option<u64>,
 }
 
+/// Longest message of a malformed frame, in bytes: the parser quotes a text of the wrong type, however long.
+const ERROR_BYTES_MAX: usize = 200;
+
 /// Beyond 2^53 numbers lose digits on their way through Redis's JSON.
 const SEQ_MAX: u64 = 1 << 53;
 
@@ -144,7 +147,8 @@ impl Incoming {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(malformed("a frame is a JSON object".to_owned()));
         }
-        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| malformed(format!("not a frame: {error}")))?;
+        let raw: Raw<'_> =
+            serde_json::from_str(text).map_err(|error| malformed(shortened(format!("not a frame: {error}"))))?;
         let reference: Option<Box<str>> = match &raw.reference {
             Some(reference) if reference.len() > REF_BYTES_MAX => {
                 let message = format!("ref has at most {REF_BYTES_MAX} bytes");
@@ -157,6 +161,16 @@ impl Incoming {
             Err((code, message)) => Err(FrameError { code, message, reference }),
         }
     }
+}
+
+/// A message that may quote what the client sent, cut to what an error needs of it.
+fn shortened(mut message: String) -> String {
+    if message.len() > ERROR_BYTES_MAX {
+        let end = (0..=ERROR_BYTES_MAX).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
 }
 
 type Refusal = (ErrorCode, String);
@@ -289,6 +303,14 @@ mod tests {
     fn a_malformed_id_refuses_its_frame_with_its_ref() {
         let error = Incoming::parse(r#"{"type":"ack","ids":["1-2","x"],"ref":"r"}"#).unwrap_err();
         assert_eq!((error.code, error.reference.as_deref()), (ErrorCode::BadId, Some("r")));
+    }
+
+    #[test]
+    fn an_error_does_not_carry_a_long_text_back() {
+        let long = "ä".repeat(30_000);
+        let error = Incoming::parse(&format!(r#"{{"type":"nack","delay_ms":"{long}"}}"#)).unwrap_err();
+        assert!(error.message.starts_with("not a frame: invalid type: string \"ää"), "{}", error.message);
+        assert!(error.message.len() <= ERROR_BYTES_MAX + "…".len());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::code::ErrorCode;
 use crate::id::EntryId;
 
 /// Why messages may be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
     /// Retention dropped them, or somebody deleted them.
@@ -44,7 +44,7 @@ impl GapReason {
 }
 
 /// An open gap of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Gap {
     /// What the client acks to close it.
     pub id: Box<str>,
@@ -144,12 +144,18 @@ impl ServerFrame {
             Self::Acked(ids) => {
                 text.push_str(r#"{"type":"acked","ids":["#);
                 for (index, id) in ids.iter().enumerate() {
-                    text.push_str(if index == 0 { "\"" } else { ",\"" });
-                    match id {
-                        AckedId::Message(id) => push_display(&mut text, id),
-                        AckedId::Gap(id) => text.push_str(id),
+                    if index > 0 {
+                        text.push(',');
                     }
-                    text.push('"');
+                    match id {
+                        AckedId::Message(id) => {
+                            text.push('"');
+                            push_display(&mut text, id);
+                            text.push('"');
+                        }
+                        // The client's own text, whatever stands behind its `gap-`.
+                        AckedId::Gap(id) => push_string(&mut text, id),
+                    }
                 }
                 text.push(']');
             }
@@ -277,6 +283,12 @@ mod tests {
             assert_eq!(parsed(&frame, Some("x\"y"))["ref"], "x\"y", "{frame:?}");
             assert!(parsed(&frame, None).get("ref").is_none());
         }
+    }
+
+    #[test]
+    fn a_gap_id_that_a_client_made_up_comes_back_as_a_text() {
+        let frame = ServerFrame::Acked(vec![AckedId::Gap(Box::from("gap-\"]\n"))]);
+        assert_eq!(parsed(&frame, None)["ids"], serde_json::json!(["gap-\"]\n"]));
     }
 
     #[test]

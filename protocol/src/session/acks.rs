@@ -18,7 +18,7 @@ const CONFIRMATIONS_BUFFERED_MAX: usize = 8_192;
 const ACKS_PRESSING: usize = 256;
 
 /// Acks that wait for the next pipeline.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct AckBuffer {
     batch: AckBatch,
     gaps: Vec<(Box<str>, Option<Box<str>>)>,

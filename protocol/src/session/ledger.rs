@@ -6,7 +6,7 @@ use super::wire::Pending;
 use crate::id::EntryId;
 
 /// One delivered, unacknowledged message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InFlight {
     pub(super) id: EntryId,
     /// Monotonic ms of the last delivery.
@@ -21,7 +21,7 @@ pub(super) struct InFlight {
     pub(super) doublings: u8,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Ledger {
     entries: VecDeque<InFlight>,
     bytes: usize,

@@ -37,7 +37,7 @@ use ledger::Ledger;
 use protocol::{Heartbeat, RateLimit};
 
 /// One live connection of a device.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Session {
     config: Arc<SessionConfig>,
     user: Name,
@@ -84,7 +84,7 @@ pub struct Session {
 }
 
 /// What the client asked for, within the server's bounds.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Options {
     window: u16,
     confirm: bool,
@@ -98,7 +98,7 @@ struct Options {
     only_own_acks: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// No `ready` yet.
     Opening,
@@ -110,7 +110,7 @@ enum Phase {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Attach {
     Needed(AttachMode),
     InFlight,
@@ -120,14 +120,14 @@ enum Attach {
 }
 
 /// A walk through the pending list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Walk {
     after: EntryId,
     /// Begin anew when the read in flight has returned.
     again: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Forget {
     No,
     Needed,
@@ -338,8 +338,11 @@ impl Session {
                 self.handle_gap_acked(id, reference.as_deref(), actions)
             }
             (Command::SetAside { .. }, Reply::SetAside(gap)) => self.handle_gap(gap, actions),
-            (Command::Sweep { expected }, Reply::Swept { pending, generation }) => {
+            (Command::Sweep { expected }, Reply::Swept { pending, generation, owned }) => {
                 self.handle_swept(now, expected, pending, generation, actions);
+                if !owned {
+                    self.claim_record(now);
+                }
             }
             (Command::ReadPending { count, .. }, Reply::PendingRead(entries)) => {
                 self.handle_pending_read(now, count, entries, actions);

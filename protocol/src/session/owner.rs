@@ -242,6 +242,14 @@ impl Session {
         }
     }
 
+    /// The record has our generation and names no owner: this node was judged dead while it was paused. Without an
+    /// owner in it, whoever takes over next would tell nobody.
+    pub(super) fn claim_record(&mut self, now: Now) {
+        if !self.is_ended() && self.attach == Attach::Done {
+            self.touch_at_ms = now.mono_ms;
+        }
+    }
+
     pub(super) fn handle_failed(&mut self, now: Now, command: Command, failure: Failure, actions: &mut Vec<Action>) {
         if failure == Failure::WrongType && !self.is_ended() {
             let message = "the inbox key of this user holds something else than a stream; an operator must remove it";

@@ -120,7 +120,7 @@ const IDS_PER_FRAME_COUNTED: usize = 256;
 const RATE_RETRY_AFTER_MS: u64 = 5_000;
 
 /// A token bucket in thousandths of frames.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RateLimit {
     millitokens: u32,
     millitokens_max: u32,
@@ -157,7 +157,7 @@ impl RateLimit {
 }
 
 /// When either side was last heard.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Heartbeat {
     interval_ms: u32,
     heard_ms: u64,

@@ -7,7 +7,7 @@ use crate::id::EntryId;
 use crate::message::Entry;
 
 /// The time, as the driver sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Now {
     /// Monotonic milliseconds since some start; never 0.
     pub mono_ms: u64,
@@ -16,7 +16,7 @@ pub struct Now {
 }
 
 /// Limits that all sessions of a node share. Times in milliseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionConfig {
     /// Default window.
     pub window: u16,
@@ -54,7 +54,7 @@ pub enum Urgency {
 }
 
 /// Why a session attaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttachMode {
     /// A client connected.
     Connect,
@@ -77,7 +77,7 @@ impl AttachMode {
 }
 
 /// What the session gives to an attach; the driver adds who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttachRequest {
     /// Why.
     pub mode: AttachMode,
@@ -96,7 +96,7 @@ pub struct AttachRequest {
 }
 
 /// A command for Redis. What each means in Redis stands in the driver.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Become the device's owner.
     Attach(Box<AttachRequest>),
@@ -140,7 +140,7 @@ pub enum Command {
         /// At most so many; never 0, which means unlimited.
         count: u16,
     },
-    /// Refresh the device's last-seen time.
+    /// Refresh the device's last-seen time, and name this shard as the owner again if nobody is.
     Touch {
         /// Generation that must be recorded.
         generation: u64,
@@ -160,7 +160,7 @@ pub enum Command {
 }
 
 /// Acks for one pipeline.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AckBatch {
     /// Ids that this session delivered: one `XACK` for all.
     pub own: Vec<EntryId>,
@@ -171,7 +171,7 @@ pub struct AckBatch {
 }
 
 /// An `acked` frame to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Confirmation {
     /// The `ref` of the `ack` frame.
     pub reference: Option<Box<str>>,
@@ -180,7 +180,7 @@ pub struct Confirmation {
 }
 
 /// Summary of a pending list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Pending {
     /// Entries.
     pub count: u64,
@@ -191,7 +191,7 @@ pub struct Pending {
 }
 
 /// What Redis answered to a [`Command`].
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply<B> {
     /// To `Attach`.
     Attached(Box<Result<Attachment, AttachRefusal>>),
@@ -212,6 +212,8 @@ pub enum Reply<B> {
         pending: Pending,
         /// Recorded generation; `None` if the record is gone.
         generation: Option<u64>,
+        /// Whether the record names this shard as the owner.
+        owned: bool,
     },
     /// To `Claim`.
     Claimed {
@@ -231,7 +233,7 @@ pub enum Reply<B> {
 }
 
 /// A successful attach.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attachment {
     /// Ours from now on.
     pub generation: u64,
@@ -254,7 +256,7 @@ pub struct Attachment {
 }
 
 /// Why an attach was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttachRefusal {
     /// A later connection of the same client object is attached.
     Stale,
@@ -270,7 +272,7 @@ pub enum AttachRefusal {
 }
 
 /// Why a command has no useful reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
     /// The connection is gone: whether it was executed is unknown.
     Disconnected,

@@ -47,7 +47,7 @@ impl Library {
     }
 
     async fn start_with(args: &[&'static str]) -> Self {
-        let redis = Redis::start(RedisOptions { args: args.to_vec() }).await;
+        let redis = Redis::start(RedisOptions { args: args.to_vec(), ..RedisOptions::default() }).await;
         let connection = redis.connection().await;
         let keys = KeySpace::new("homing", 0);
         let user = Name::parse(USER).expect("a plain name");

@@ -75,9 +75,21 @@ async fn only_the_owning_session_refreshes_its_device() {
     let generation = library.attached(Attach::new("d", "1")).await.generation;
     library.set_record("d", "last_seen_ms", json!(1)).await;
     let devices = library.devices.clone();
-    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", "0"]).await, 0);
+    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", "0", "n1:r.0", "n1"]).await, 0);
     assert_eq!(library.record("d").await["last_seen_ms"], 1);
-    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", &generation]).await, 1);
+    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", &generation, "n1:r.0", "n1"]).await, 1);
     assert!(library.record("d").await["last_seen_ms"].as_u64() > Some(1));
-    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["unknown", "0"]).await, 0);
+    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["unknown", "0", "n1:r.0", "n1"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_touch_names_the_owner_again_only_where_nobody_is() {
+    let mut library = Library::start().await;
+    let generation = library.attached(Attach::new("d", "1")).await.generation;
+    let devices = library.devices.clone();
+    library.set_record("d", "owner", json!("")).await;
+    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", &generation, "n1:r.0", "n1"]).await, 1);
+    assert_eq!(library.record("d").await["owner"], "n1:r.0");
+    assert_eq!(library.call::<u8>(Function::Touch, &[&devices], &["d", &generation, "n2:r.0", "n2"]).await, 1);
+    assert_eq!(library.record("d").await["owner"], "n1:r.0");
 }

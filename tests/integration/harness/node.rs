@@ -63,7 +63,9 @@ pub(crate) struct Node {
     listen: SocketAddr,
     admin: SocketAddr,
     http: reqwest::Client,
-    _folder: Folder,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    folder: Folder,
 }
 
 impl Node {
@@ -106,12 +108,15 @@ impl Node {
             ("HOMING_LOG_LEVEL".to_owned(), "info,homing=debug".to_owned()),
         ];
         env.extend(options.env);
-        let name = format!("homing on {listen}");
-        let process =
-            Process::start(&name, env!("CARGO_BIN_EXE_homing"), &args, &env, &folder.path().join("homing.log"));
+        let process = spawn(listen, &args, &env, &folder);
         let http =
             reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("an HTTP client needs nothing");
-        Self { process, listen, admin, http, _folder: folder }
+        Self { process, listen, admin, http, args, env, folder }
+    }
+
+    /// Starts it again after its end, with the same options, on the same ports; does not wait.
+    pub(crate) fn launch_again(&mut self) {
+        self.process = spawn(self.listen, &self.args, &self.env, &self.folder);
     }
 
     /// The public listener.
@@ -241,4 +246,9 @@ impl Node {
         });
         values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
     }
+}
+
+fn spawn(listen: SocketAddr, args: &[String], env: &[(String, String)], folder: &Folder) -> Process {
+    let name = format!("homing on {listen}");
+    Process::start(&name, env!("CARGO_BIN_EXE_homing"), args, env, &folder.path().join("homing.log"))
 }

@@ -18,6 +18,8 @@ pub(crate) enum Weather {
     Fair,
     /// Everything passes, each piece this much later.
     Late(Duration),
+    /// Everything passes, each direction of a connection at this many bytes a second.
+    Narrow(u32),
     /// Nothing passes and nobody is told: a partition, or a peer that is gone without a word.
     Silent,
     /// Requests pass, answers do not: the commands run, and nobody learns of it.
@@ -52,6 +54,10 @@ impl TcpProxy {
             }
         });
         Self { address, weather, resets, strandings, task }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The URL of a Redis behind this proxy.
@@ -125,8 +131,13 @@ async fn pump(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut sky: watch:
             Ok(count) => count,
         };
         let weather = *sky.borrow();
-        if let Weather::Late(delay) = weather {
-            tokio::time::sleep(delay).await;
+        match weather {
+            Weather::Late(delay) => tokio::time::sleep(delay).await,
+            Weather::Narrow(bytes) => {
+                let size = u32::try_from(count).expect("a read is at most the buffer");
+                tokio::time::sleep(Duration::from_secs(1) * size / bytes).await;
+            }
+            _ => {}
         }
         if sky.wait_for(|weather| *weather != Weather::Silent && *weather != lost).await.is_err() {
             return;

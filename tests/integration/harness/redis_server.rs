@@ -1,6 +1,7 @@
 //! A real `redis-server` of a test's own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Client, FromRedisValue};
@@ -16,6 +17,8 @@ use super::wait::{DEADLINE, eventually};
 pub(crate) struct RedisOptions {
     /// Further options, as on the command line: `["--maxmemory", "4mb"]`.
     pub(crate) args: Vec<&'static str>,
+    /// Where its data is, if not in a folder of its own: on a disk that can be filled.
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// A running `redis-server` with an append-only log at `everysec` and no keyspace notifications set: what a node
@@ -140,6 +143,11 @@ impl Redis {
         pair.into_iter().nth(1).unwrap_or_default()
     }
 
+    /// Whether the process has ended, and how.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
     /// Ends it as a crash of the process would.
     pub(crate) fn kill9(&mut self) {
         self.process.kill9();
@@ -199,7 +207,8 @@ pub(crate) fn devices(user: &str) -> String {
 
 fn launch(folder: &Folder, port: u16, options: &RedisOptions) -> Process {
     let port = port.to_string();
-    let folder_name = folder.path().to_str().expect("the test's folder has a plain name");
+    let data = options.data.as_deref().unwrap_or(folder.path());
+    let folder_name = data.to_str().expect("the test's folder has a plain name");
     let args = [
         ["--port", &port],
         ["--bind", "127.0.0.1"],

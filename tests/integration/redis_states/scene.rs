@@ -67,7 +67,7 @@ impl Scene {
             State::Loading => vec!["--key-load-delay", "500"],
             _ => Vec::new(),
         };
-        let redis = Redis::start(RedisOptions { args }).await;
+        let redis = Redis::start(RedisOptions { args, ..RedisOptions::default() }).await;
         if state == State::Loading {
             let mut ballast = redis::pipe();
             for number in 0..BALLAST {

@@ -1,13 +1,10 @@
-//! Tests of the session machine in virtual time.
+//! Tests of the session machine in virtual time, by the simulation in `crate::simulation`.
 //!
-//! A [`pair::Pair`] holds simulated clients, nodes that drive real sessions as `src/delivery` does, and a model of
-//! what Redis does for one user. Nothing here knows a clock, a socket or a real server. The claims are examples that
-//! read as sentences; `promise` plays random interleavings against the promise of DESIGN.md.
+//! The claims are examples that read as sentences; `promise` plays random interleavings against the promise of
+//! DESIGN.md. What happens in any order within small bounds is explored by `tests/model/`.
+
+use crate::simulation::{connection, node, pair};
 
 mod claims;
-mod connection;
-mod node;
-mod pair;
 mod play;
 mod promise;
-mod redis;

@@ -7,9 +7,10 @@ use proptest::test_runner::TestCaseError;
 use serde_json::{Value, json};
 
 use super::connection::{confirmed_of, messages_of};
-use super::node::{Fault, Hint};
+use super::node::Hint;
 use super::pair::Pair;
 use crate::id::EntryId;
+use crate::simulation::fault::Fault;
 
 const NODES: usize = 3;
 const DEVICES: [&str; 2] = ["phone", "web"];
@@ -124,9 +125,7 @@ pub(super) struct Play {
 impl Play {
     pub(super) fn new(fault: Option<Fault>) -> Self {
         let mut pair = Pair::new(NODES);
-        pair.world.fault = fault;
-        pair.world.redis.trims_by_one_device = fault == Some(Fault::TrimByOneDevice);
-        pair.world.redis.sweeps_see_nothing = fault == Some(Fault::DeafToReleases);
+        pair.world.redis.fault = fault;
         Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false }
     }
 
@@ -280,7 +279,7 @@ impl Play {
             }
         }
         self.settle();
-        if self.pair.world.fault == Some(Fault::OldConnectionLives) {
+        if self.pair.world.redis.fault == Some(Fault::OldConnectionLives) {
             // The worst moment for a read that was left behind: just after something was appended.
             self.pair.publish("x");
             for node in &mut self.pair.nodes {

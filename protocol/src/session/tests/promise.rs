@@ -2,8 +2,8 @@
 
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-use super::node::Fault;
 use super::play::{Op, Play, ops};
+use crate::simulation::fault::Fault;
 
 /// Plays of the property test. `HOMING_PROMISE_CASES` asks for more.
 const CASES: u32 = 500;

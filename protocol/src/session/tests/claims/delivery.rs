@@ -86,7 +86,7 @@ fn the_window_is_never_exceeded_and_an_ack_makes_room() {
 #[test]
 fn bytes_in_flight_are_bounded_once_the_size_of_entries_is_known() {
     let mut pair = Pair::new(1);
-    pair.config.in_flight_bytes_max = 100_000;
+    std::sync::Arc::make_mut(&mut pair.config).in_flight_bytes_max = 100_000;
     let client = pair.connect(0, json!({"window": 1024}));
     let text = "x".repeat(20_000);
     let first = pair.publish(&text);
@@ -103,7 +103,7 @@ fn bytes_in_flight_are_bounded_once_the_size_of_entries_is_known() {
 #[test]
 fn an_entry_larger_than_the_bytes_in_flight_is_delivered_alone() {
     let mut pair = Pair::new(1);
-    pair.config.in_flight_bytes_max = 10_000;
+    std::sync::Arc::make_mut(&mut pair.config).in_flight_bytes_max = 10_000;
     let ids = [pair.publish(&"x".repeat(30_000)), pair.publish(&"y".repeat(30_000))];
     let client = pair.connect(0, json!({"from": "start"}));
     while pair.client(client).ids().len() < 2 {

@@ -69,6 +69,20 @@ fn the_word_of_an_older_or_equal_generation_closes_nobody() {
     assert_eq!(pair.client(client).closed, Some(4009));
 }
 
+// A node that was paused and judged dead goes on when it wakes up; its record must name it again, or nobody tells it of
+// the next take-over.
+#[test]
+fn a_session_whose_node_was_judged_dead_claims_its_record_at_the_next_sweep() {
+    let mut pair = Pair::new(2);
+    let old = pair.connect(0, json!({}));
+    let owner = |pair: &Pair| pair.world.redis.record("web").map(|record| record.owner.clone());
+    pair.world.redis.strike_owner("web");
+    pair.advance(60_000);
+    assert_eq!(owner(&pair).as_deref(), Some("node-0"));
+    let new = pair.connect(1, json!({}));
+    assert_eq!((pair.client(old).closed, pair.client(new).closed), (Some(4009), None));
+}
+
 #[test]
 fn an_attach_whose_reply_was_lost_is_repeated_and_does_not_supersede_itself() {
     let mut pair = Pair::new(1);

@@ -1,0 +1,498 @@
+//! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::connection::{Connection, Out, messages_of};
+use super::fault::Fault;
+use super::redis::{Answer, Caller, Control, Redis};
+use crate::close::CloseCode;
+use crate::id::EntryId;
+use crate::session::{AckBatch, Action, Command, Failure, Now, Reply, Session, Urgency};
+
+/// What all nodes share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub now: Now,
+    pub redis: Redis,
+    pub connections: Vec<Connection>,
+    /// Broken invariants.
+    pub wrongs: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Hint {
+    Wake,
+    /// The inbox is subscribed to.
+    Subscribed,
+    Control(Control),
+    /// Another node had to switch keyspace events on again.
+    FlagsRestored,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Follow {
+    No,
+    Sent,
+    Confirmed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Held {
+    pub session: Session,
+    pub connection: usize,
+    pub device: String,
+    nonce: u64,
+    /// The socket does not take what was sent before.
+    pub blocked: bool,
+    /// Pending when it attached: all of it must be handed out before a new entry is read.
+    pending_first: Vec<EntryId>,
+    handed: BTreeSet<EntryId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Session { key: usize, command: Command },
+    Trim,
+    Release { device: String },
+}
+
+impl Item {
+    fn is_new_read(&self) -> bool {
+        matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
+    }
+
+    fn is_attach(&self) -> bool {
+        matches!(self, Self::Session { command: Command::Attach(_), .. })
+    }
+
+    /// A copy, if it reads new entries.
+    fn new_read(&self) -> Option<Self> {
+        match self {
+            Self::Session { key, command: Command::ReadNew { count } } => {
+                Some(Self::Session { key: *key, command: Command::ReadNew { count: *count } })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A planted bug: takes the confirmations out of an ack that is about to be sent.
+fn confirm_early(command: &mut Command) -> Option<AckBatch> {
+    let Command::Ack(batch) = command else { return None };
+    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
+    batch.confirmations.clear();
+    Some(copy)
+}
+
+/// The pipeline in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Flight {
+    items: Vec<Item>,
+    /// Once Redis has executed it.
+    answers: Option<Vec<Answer>>,
+    /// Its connection is dead: it will fail.
+    killed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    owner: String,
+    primary: u64,
+    pub linked: bool,
+    follow: Follow,
+    pub hints: VecDeque<Hint>,
+    pub sessions: Vec<Option<Held>>,
+    flight: Option<Flight>,
+    /// Pipelines of dead connections that may still be executed (only by a planted bug).
+    orphans: Vec<Flight>,
+    orders: Vec<Item>,
+    nonce: u64,
+}
+
+impl Node {
+    pub fn new(owner: String, primary: u64) -> Self {
+        Self {
+            owner,
+            primary,
+            linked: true,
+            follow: Follow::No,
+            hints: VecDeque::new(),
+            sessions: Vec::new(),
+            flight: None,
+            orphans: Vec::new(),
+            orders: Vec::new(),
+            nonce: 0,
+        }
+    }
+
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub fn primary(&self) -> u64 {
+        self.primary
+    }
+
+    /// Whether the pipeline in flight holds such a command of a session.
+    fn flies(&self, key: usize, is_such: impl Fn(&Item) -> bool) -> bool {
+        let items = self.flight.iter().flat_map(|flight| &flight.items);
+        items.into_iter().any(|item| matches!(item, Item::Session { key: of, .. } if *of == key) && is_such(item))
+    }
+
+    /// Whether a pipeline waits to be executed, and whether one waits to come back.
+    pub fn flight(&self) -> (bool, bool) {
+        let flight = self.flight.as_ref();
+        let ends = flight.is_some_and(|flight| flight.killed || flight.answers.is_some());
+        (flight.is_some() && !ends, ends)
+    }
+
+    /// Whether the subscription waits for its confirmation.
+    pub fn is_subscribing(&self) -> bool {
+        self.linked && self.follow == Follow::Sent
+    }
+
+    /// Whether an event of the inbox reaches this node.
+    pub fn is_subscribed(&self) -> bool {
+        self.linked && self.follow == Follow::Confirmed
+    }
+
+    pub fn insert(&mut self, world: &mut World, session: Session, connection: usize) -> usize {
+        let device = session.device().as_str().to_owned();
+        let (pending_first, handed) = (Vec::new(), BTreeSet::new());
+        let held = Held { session, connection, device, nonce: 0, blocked: false, pending_first, handed };
+        let key = self.sessions.len();
+        self.sessions.push(Some(held));
+        let confirmed =
+            self.follow == Follow::Confirmed && !self.hints.iter().any(|hint| matches!(hint, Hint::Subscribed));
+        if confirmed || world.redis.fault == Some(Fault::ReadBeforeSubscribe) {
+            self.with(world, key, |session, _, _| session.handle_subscribed());
+        }
+        key
+    }
+
+    /// Does something with a session, then looks after it.
+    pub fn with(&mut self, world: &mut World, key: usize, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>)) {
+        let Some(held) = self.sessions[key].as_mut() else { return };
+        let mut actions = Vec::new();
+        work(&mut held.session, world.now, &mut actions);
+        for action in actions {
+            self.apply(world, key, action);
+        }
+        if self.sessions[key].as_ref().is_some_and(|held| held.session.is_done()) {
+            self.sessions[key] = None;
+            if self.sessions.iter().all(Option::is_none) {
+                self.follow = Follow::No;
+                self.hints.retain(|hint| !matches!(hint, Hint::Subscribed));
+            }
+        }
+    }
+
+    fn apply(&mut self, world: &mut World, key: usize, action: Action) {
+        let Some(held) = self.sessions[key].as_mut() else { return };
+        match action {
+            Action::Send(text) => {
+                if text.starts_with(r#"{"type":"messages""#) {
+                    let frame = serde_json::from_str(&text).expect("the server sends JSON");
+                    held.handed.extend(messages_of(&frame).into_iter().map(|(id, _)| id));
+                }
+                world.connections[held.connection].wire.push_back(Out::Frame(text));
+            }
+            Action::Close(code) => {
+                let record = world.redis.record(&held.device);
+                let nonce = Caller { owner: &self.owner, device: &held.device, nonce: held.nonce }.nonce();
+                let owns = record.is_some_and(|record| record.owner == self.owner && record.nonce == nonce);
+                if code == CloseCode::Superseded && owns {
+                    world.wrongs.push(format!("{} closed its session by its own generation", self.owner));
+                }
+                world.connections[held.connection].wire.push_back(Out::Close(code));
+            }
+            Action::Acked { count } if count > 0 => self.orders.push(Item::Trim),
+            Action::SuspectEpoch => self.lose_link(),
+            _ => {}
+        }
+    }
+
+    fn each(&mut self, world: &mut World, mut work: impl FnMut(&mut Session, Now, &mut Vec<Action>)) {
+        for key in 0..self.sessions.len() {
+            self.with(world, key, &mut work);
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, world: &mut World) {
+        for key in 0..self.sessions.len() {
+            let Some(held) = &self.sessions[key] else { continue };
+            let expired = held.session.expires_at_ms() <= world.now.unix_ms;
+            if held.session.poll_timeout() <= world.now.mono_ms || expired {
+                self.with(world, key, Session::handle_timeout);
+            }
+        }
+    }
+
+    /// Sends the next pipeline, if none is in flight and there is something to send.
+    pub fn send(&mut self, world: &mut World) -> bool {
+        if self.flight.is_some() || !self.linked {
+            return false;
+        }
+        let (mut items, mut early) = (Vec::new(), Vec::new());
+        for (key, held) in self.sessions.iter_mut().enumerate() {
+            let Some(held) = held else { continue };
+            if held.session.urgency(world.now, held.blocked) == Urgency::None {
+                continue;
+            }
+            let mut commands = Vec::new();
+            held.session.poll_commands(world.now, held.blocked, &mut commands);
+            if commands.iter().any(|command| matches!(command, Command::Attach(_))) && held.nonce == 0 {
+                self.nonce += 1;
+                held.nonce = self.nonce;
+            }
+            if world.redis.fault == Some(Fault::ConfirmBeforeXack) {
+                early.extend(commands.iter_mut().filter_map(|command| Some((key, confirm_early(command)?))));
+            }
+            items.extend(commands.into_iter().map(|command| Item::Session { key, command }));
+        }
+        items.append(&mut self.orders);
+        if items.is_empty() {
+            return false;
+        }
+        self.flight = Some(Flight { items, answers: None, killed: false });
+        for (key, batch) in early {
+            let generation = self.sessions[key].as_ref().map(|held| held.session.generation());
+            let answer = Reply::Acked { own: 0, removed: vec![true; batch.foreign.len()], generation };
+            self.complete(world, key, Command::Ack(Box::new(batch)), answer);
+        }
+        true
+    }
+
+    /// Redis executes the pipeline in flight.
+    pub fn execute(&mut self, world: &mut World) -> bool {
+        let Some(mut flight) = self.flight.take() else { return false };
+        let executes = flight.answers.is_none() && !flight.killed;
+        if executes {
+            flight.answers = Some(self.execute_items(world, &flight.items));
+        }
+        self.flight = Some(flight);
+        executes
+    }
+
+    fn execute_items(&mut self, world: &mut World, items: &[Item]) -> Vec<Answer> {
+        items.iter().map(|item| self.execute_item(world, item)).collect()
+    }
+
+    fn execute_item(&mut self, world: &mut World, item: &Item) -> Answer {
+        let owner = &self.owner;
+        match item {
+            Item::Trim => {
+                world.redis.trim();
+                Reply::Done
+            }
+            Item::Release { device } => {
+                let caller = Caller { owner, device, nonce: 0 };
+                world.redis.execute(caller, &Command::Release { generation: 0, ended: false })
+            }
+            Item::Session { key, command } => {
+                let Some(held) = self.sessions[*key].as_mut() else { return Reply::Done };
+                if let Command::ReadNew { count } = command {
+                    let pending = world.redis.pending(&held.device);
+                    let left = held.pending_first.iter().find(|id| pending.contains(id) && !held.handed.contains(id));
+                    if let Some(id) = left {
+                        world.wrongs.push(format!("{owner} reads new entries before pending {id} was handed out"));
+                    }
+                    assert!(*count > 0, "COUNT 0 is unlimited");
+                }
+                let caller = Caller { owner, device: &held.device, nonce: held.nonce };
+                let mut answer = world.redis.execute(caller, command);
+                if let Reply::Acked { generation: Some(generation), .. } = &mut answer
+                    && world.redis.fault == Some(Fault::ConfirmForAnyGeneration)
+                {
+                    *generation = held.session.generation();
+                }
+                if let Reply::Attached(_) = &answer {
+                    held.pending_first = world.redis.pending(&held.device);
+                }
+                answer
+            }
+        }
+    }
+
+    /// Redis executes what was left behind on dead connections.
+    pub fn execute_orphans(&mut self, world: &mut World) {
+        for orphan in std::mem::take(&mut self.orphans) {
+            self.execute_items(world, &orphan.items);
+        }
+    }
+
+    /// The replies arrive, or the news that there will be none.
+    pub fn reply(&mut self, world: &mut World) -> bool {
+        let Some(flight) = self.flight.take_if(|flight| flight.killed || flight.answers.is_some()) else {
+            return false;
+        };
+        let Flight { items, answers, killed } = flight;
+        if killed {
+            self.lose_link();
+            if answers.is_none() && world.redis.fault == Some(Fault::OldConnectionLives) {
+                let items = items.iter().filter_map(Item::new_read).collect();
+                self.orphans.push(Flight { items, answers: None, killed: false });
+            }
+        }
+        let mut answers = if killed { None } else { answers }.unwrap_or_default().into_iter();
+        for item in items {
+            let answer = answers.next();
+            match (item, answer) {
+                (Item::Session { key, command }, answer) => {
+                    let answer = answer.unwrap_or(Reply::Failed(Failure::Disconnected));
+                    self.complete(world, key, command, answer);
+                }
+                (order, None | Some(Reply::Failed(_))) => self.orders.push(order),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn complete(&mut self, world: &mut World, key: usize, command: Command, answer: Answer) {
+        if let Reply::Attached(outcome) = &answer
+            && let Ok(attachment) = outcome.as_ref()
+        {
+            // A function does not publish to the owner that calls it.
+            let generation = attachment.generation;
+            let device = self.sessions[key].as_ref().map(|held| held.device.clone()).unwrap_or_default();
+            for other in (0..self.sessions.len()).filter(|other| *other != key) {
+                self.with_device(world, other, &device, |session, _, actions| {
+                    session.handle_superseded(generation, actions);
+                });
+            }
+        }
+        self.with(world, key, |session, now, actions| session.handle_reply(now, command, answer, actions));
+    }
+
+    /// False if that session is of another device, or has ended.
+    fn with_device(
+        &mut self,
+        world: &mut World,
+        key: usize,
+        device: &str,
+        work: impl FnOnce(&mut Session, Now, &mut Vec<Action>),
+    ) -> bool {
+        let held = self.sessions[key].as_ref();
+        let found = held.is_some_and(|held| held.device == device && !held.session.is_ended());
+        if found {
+            self.with(world, key, work);
+        }
+        found
+    }
+
+    /// Subscribes to the inbox, if a session needs it.
+    pub fn subscribe(&mut self) -> bool {
+        if !self.linked || self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
+            return false;
+        }
+        self.follow = Follow::Sent;
+        true
+    }
+
+    /// Redis executes the subscription: events follow the confirmation on the same connection.
+    pub fn subscribed(&mut self) -> bool {
+        let sent = self.linked && self.follow == Follow::Sent;
+        if sent {
+            self.follow = Follow::Confirmed;
+            self.hints.push_back(Hint::Subscribed);
+        }
+        sent
+    }
+
+    /// Takes the next hint.
+    pub fn hear(&mut self, world: &mut World) -> bool {
+        let Some(hint) = self.hints.pop_front() else { return false };
+        let deaf = world.redis.fault == Some(Fault::DeafToReleases);
+        match hint {
+            Hint::Wake if world.redis.fault == Some(Fault::WakeLostInRead) => {
+                for key in
+                    (0..self.sessions.len()).filter(|key| !self.flies(*key, Item::is_new_read)).collect::<Vec<_>>()
+                {
+                    self.with(world, key, |session, _, _| session.handle_wake());
+                }
+            }
+            Hint::FlagsRestored => self.each(world, |session, now, _| session.handle_hints_lost(now)),
+            Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
+            Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
+            Hint::Control(Control::Release { .. }) if deaf => {}
+            Hint::Control(control) => self.handle_control(world, control),
+        }
+        true
+    }
+
+    fn handle_control(&mut self, world: &mut World, control: Control) {
+        let device = match &control {
+            Control::Superseded { device, .. }
+            | Control::Release { device }
+            | Control::Removed { device, .. }
+            | Control::Gap { device, .. } => device.clone(),
+        };
+        let mut known = false;
+        let fault = world.redis.fault;
+        for key in 0..self.sessions.len() {
+            if matches!(control, Control::Superseded { .. })
+                && fault == Some(Fault::SupersededInAttach)
+                && self.flies(key, Item::is_attach)
+            {
+                continue;
+            }
+            let control = control.clone();
+            known |= self.with_device(world, key, &device, |session, _, actions| match control {
+                Control::Superseded { generation, .. } => {
+                    let more = u64::from(fault == Some(Fault::OwnGenerationCloses));
+                    session.handle_superseded(generation + more, actions);
+                }
+                Control::Release { .. } => session.handle_released(),
+                Control::Removed { generation, .. } => session.handle_removed(generation, actions),
+                Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
+            });
+        }
+        if !known && matches!(control, Control::Superseded { .. }) {
+            self.orders.push(Item::Release { device });
+        }
+    }
+
+    /// The subscription connection is gone, and with it what it would have said.
+    pub fn lose_link(&mut self) {
+        self.linked = false;
+        self.hints.clear();
+        if self.follow == Follow::Sent {
+            self.follow = Follow::No;
+        }
+    }
+
+    /// The data connection is gone: whether the pipeline was executed stays unknown.
+    pub fn break_data(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.killed = true;
+        }
+        self.lose_link();
+    }
+
+    /// A new link, as `handle_connected` makes it.
+    pub fn relink(&mut self, world: &mut World) -> bool {
+        if self.linked {
+            return false;
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.killed = true;
+        }
+        self.linked = true;
+        self.hints.clear();
+        let primary = world.redis.recover();
+        if primary != self.primary && world.redis.fault != Some(Fault::EpochUnnoticed) {
+            self.primary = primary;
+            self.each(world, |session, _, _| session.handle_epoch(primary));
+        }
+        if self.sessions.iter().any(Option::is_some) {
+            self.follow = Follow::Confirmed;
+            self.each(world, |session, _, _| session.handle_subscribed());
+        }
+        if world.redis.fault != Some(Fault::ForgetfulLink) {
+            self.each(world, |session, now, _| session.handle_hints_lost(now));
+        }
+        true
+    }
+}

@@ -1,0 +1,444 @@
+//! The cluster that is measured: one of our own, made for the measurement and thrown away, or somebody's.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use super::BenchError;
+use super::options::{ClusterOptions, NodeCount};
+use super::process::{self, Memory};
+use super::worker::orders::{Producer, Target, Tokens};
+use crate::config::RedisUrl;
+use crate::config::client::URL;
+use crate::config::secret::{SECRET_BYTES_MIN, Secret};
+use crate::config::serve::PREFIX;
+use crate::store::embedded::this_program;
+use crate::store::{Embedded, EmbeddedConfig, EmbeddedError};
+
+/// Sockets of one node or worker of ours: below the 20,000 descriptors that a process often has, with some for other
+/// purposes.
+pub(crate) const SOCKETS_MAX: u32 = 18_000;
+/// Time for a node to start.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two looks whether it is there.
+const READY_PAUSE: Duration = Duration::from_millis(50);
+/// Memory that is a file system: unlinking the old log on a disk with `discard` stalls whoever does it.
+const MEMORY_FOLDER: &str = "/dev/shm";
+
+/// Folders of measurements are called `homing-bench-<pid>-<random>`.
+const FOLDER_PREFIX: &str = "homing-bench-";
+
+/// A running node of ours.
+struct Node {
+    process: Child,
+    pid: u32,
+    address: SocketAddr,
+}
+
+/// What is measured.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    embedded: Option<Embedded>,
+    folder: Option<PathBuf>,
+    targets: Vec<Target>,
+    redis: Option<Redis>,
+    tokens: Tokens,
+    api_key: Option<String>,
+    prefix: String,
+}
+
+/// Redis, as far as it is known.
+#[derive(Clone)]
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    connection: redis::aio::MultiplexedConnection,
+    /// If it is on this machine.
+    pid: Option<u32>,
+}
+
+impl Redis {
+    async fn connect(url: &str) -> Result<Self, BenchError> {
+        let unreachable = |error: redis::RedisError| BenchError::Unreachable(format!("Redis: {error}"));
+        let client = redis::Client::open(url).map_err(|error| BenchError::Usage(format!("--redis: {error}")))?;
+        let config = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(60)));
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(unreachable)?;
+        Ok(Self { url: url.to_owned(), connection, pid: None })
+    }
+
+    /// For commands.
+    pub(crate) fn connection(&self) -> redis::aio::MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// A member of INFO.
+    pub(crate) async fn info(&self, section: &str, name: &str) -> Option<String> {
+        let mut command = redis::cmd("INFO");
+        let text: String = command.arg(section).query_async(&mut self.connection()).await.ok()?;
+        text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+    }
+
+    /// CPU time that its process has used, as it says itself.
+    pub(crate) async fn cpu(&self) -> Option<Duration> {
+        let mut command = redis::cmd("INFO");
+        let text: String = command.arg("cpu").query_async(&mut self.connection()).await.ok()?;
+        let seconds = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        Some(Duration::from_secs_f64(seconds("used_cpu_sys:")? + seconds("used_cpu_user:")?))
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        self.pid.map(process::memory).unwrap_or_default()
+    }
+}
+
+impl Cluster {
+    /// Starts nodes and Redis for so many devices, or finds those that the options name.
+    pub(crate) async fn open(options: &ClusterOptions, devices: u32) -> Result<Self, BenchError> {
+        if options.url.is_empty() {
+            if options.jwt_secret_file.is_some() || options.api_key_file.is_some() {
+                return Err(BenchError::Usage("secrets are for --url; nodes of our own get their own".to_owned()));
+            }
+            return Self::start(options, devices).await;
+        }
+        let targets = options.url.iter().map(|url| parse_url(url)).collect::<Result<Vec<_>, _>>()?;
+        let secret = match &options.jwt_secret_file {
+            Some(path) => read_secret(path)?,
+            None => {
+                return Err(BenchError::Configuration(
+                    "--url needs --jwt-secret-file: the secret that the cluster verifies tokens with".to_owned(),
+                ));
+            }
+        };
+        let api_key = options.api_key_file.as_deref().map(read_secret).transpose()?;
+        let redis = match &options.redis {
+            Some(url) => Some(Redis::connect(url.expose()).await?),
+            None => None,
+        };
+        for target in &targets {
+            if target.is_tls {
+                return Err(BenchError::Usage(
+                    "TLS is not supported: name a node, or a proxy that takes plain connections".to_owned(),
+                ));
+            }
+            probe(target).await?;
+        }
+        Ok(Self {
+            nodes: Vec::new(),
+            embedded: None,
+            folder: None,
+            targets,
+            redis,
+            tokens: Tokens { secret, kid: options.kid.clone(), audience: options.audience.clone() },
+            api_key,
+            prefix: options.prefix.clone(),
+        })
+    }
+
+    /// Redis without nodes: the given one, or one of our own.
+    pub(crate) async fn redis_only(url: Option<&RedisUrl>) -> Result<Self, BenchError> {
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        let base = if Path::new(MEMORY_FOLDER).is_dir() { PathBuf::from(MEMORY_FOLDER) } else { std::env::temp_dir() };
+        remove_leftovers(&base);
+        let folder = base.join(format!("{FOLDER_PREFIX}{}-{}", std::process::id(), &random[..8]));
+        // From here on, dropping the value cleans up.
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            embedded: None,
+            folder: Some(folder.clone()),
+            targets: Vec::new(),
+            redis: None,
+            tokens: Tokens { secret: format!("bench-{random}{random}"), kid: None, audience: None },
+            api_key: Some(format!("bench-key-{random}")),
+            prefix: PREFIX.to_owned(),
+        };
+        let redis = match url {
+            Some(url) => Redis::connect(url.expose()).await?,
+            None => {
+                let config = EmbeddedConfig { data_dir: folder.join("redis"), program: this_program() };
+                let embedded = Embedded::start(&config).await.map_err(|error| match error {
+                    error @ EmbeddedError::NotInstalled => BenchError::Configuration(error.to_string()),
+                    error => BenchError::Broken(error.to_string()),
+                })?;
+                let mut redis = Redis::connect(embedded.url()).await?;
+                cluster.embedded = Some(embedded);
+                redis.pid = redis.info("server", "process_id").await.and_then(|pid| pid.parse().ok());
+                redis
+            }
+        };
+        cluster.redis = Some(redis);
+        Ok(cluster)
+    }
+
+    async fn start(options: &ClusterOptions, devices: u32) -> Result<Self, BenchError> {
+        let mut cluster = Self::redis_only(options.redis.as_ref()).await?;
+        cluster.prefix.clone_from(&options.prefix);
+        let folder = cluster.folder.clone().unwrap_or_default();
+        let redis = cluster.redis.as_ref().map(|redis| redis.url.clone()).unwrap_or_default();
+        std::fs::create_dir_all(&folder).map_err(BenchError::broken(folder.display()))?;
+        let nodes = match options.nodes {
+            NodeCount::Auto => devices.div_ceil(SOCKETS_MAX).max(1),
+            NodeCount::Count(count) => count,
+        };
+        for number in 0..nodes {
+            let node = cluster.launch(&folder, number, &redis, options)?;
+            cluster.nodes.push(node);
+        }
+        for node in &mut cluster.nodes {
+            let target = Target {
+                host: node.address.ip().to_string(),
+                port: node.address.port(),
+                path: String::new(),
+                is_tls: false,
+            };
+            wait_ready(&target, &mut node.process, &folder).await?;
+            cluster.targets.push(target);
+        }
+        Ok(cluster)
+    }
+
+    fn launch(&self, folder: &Path, number: u32, redis: &str, options: &ClusterOptions) -> Result<Node, BenchError> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let log = std::fs::File::create(folder.join(format!("node-{number}.log")));
+        let log = log.map_err(BenchError::broken(folder.display()))?;
+        let errors = log.try_clone().map_err(BenchError::broken(folder.display()))?;
+        let mut command = Command::new(this_program());
+        // What the caller has set for a server of their own must not change what is measured.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HOMING_") {
+                command.env_remove(name);
+            }
+        }
+        let process = command
+            .args(["bench", "node", "--parent", &std::process::id().to_string(), "--", "--redis", redis])
+            .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
+            .args(["--node-id", &format!("bench-{number}"), "--shards", &options.shards.to_string()])
+            .args(["--prefix", &self.prefix])
+            // Limits against abuse: few users at a high rate would meet them.
+            .args(["--frames-per-second", "1000000", "--frames-burst", "1000000"])
+            .args(&options.serve_args)
+            .env("HOMING_API_KEY", self.api_key.as_deref().unwrap_or_default())
+            .env("HOMING_JWT_SECRET", &self.tokens.secret)
+            .current_dir(folder)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(BenchError::broken("a node cannot be started"))?;
+        let pid = process.id().ok_or_else(|| BenchError::Broken("a node ended at once".to_owned()))?;
+        Ok(Node { process, pid, address })
+    }
+
+    /// Whether nodes are ours, so that their CPU and memory can be seen.
+    pub(crate) fn is_own(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    pub(crate) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    pub(crate) fn redis(&self) -> Option<&Redis> {
+        self.redis.as_ref()
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The folder of our own Redis.
+    pub(crate) fn data_dir(&self) -> Option<PathBuf> {
+        self.embedded.as_ref().and(self.folder.as_ref()).map(|folder| folder.join("redis"))
+    }
+
+    /// Producers by HTTP, with so many messages a request.
+    pub(crate) fn by_http(&self, batch: u32) -> Result<Producer, BenchError> {
+        match &self.api_key {
+            Some(key) => Ok(Producer::Http { api_key: key.clone(), batch }),
+            None => Err(BenchError::Configuration(
+                "publishing by HTTP needs --api-key-file; or give --redis and --via xadd".to_owned(),
+            )),
+        }
+    }
+
+    /// Producers by XADD.
+    pub(crate) fn by_xadd(&self) -> Result<Producer, BenchError> {
+        match &self.redis {
+            Some(redis) => Ok(Producer::Xadd { redis: redis.url.clone(), prefix: self.prefix.clone() }),
+            None => Err(BenchError::Usage("--via xadd needs --redis".to_owned())),
+        }
+    }
+
+    /// CPU time of all nodes.
+    pub(crate) fn nodes_cpu(&self) -> Option<Duration> {
+        self.is_own().then(|| self.nodes.iter().filter_map(|node| process::cpu(node.pid)).sum())
+    }
+
+    /// Memory of all nodes.
+    pub(crate) fn nodes_memory(&self) -> Memory {
+        let memories = self.nodes.iter().map(|node| process::memory(node.pid));
+        memories.fold(Memory::default(), |sum, memory| Memory {
+            resident: sum.resident + memory.resident,
+            anonymous: sum.anonymous + memory.anonymous,
+        })
+    }
+
+    /// An error if a node has ended.
+    pub(crate) fn check(&mut self) -> Result<(), BenchError> {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            if let Ok(Some(status)) = node.process.try_wait() {
+                let log = self.folder.as_deref().map(|folder| log_tail(folder, number)).unwrap_or_default();
+                return Err(BenchError::Broken(format!("node {number} ended: {status}\n{log}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what was started.
+    pub(crate) async fn stop(mut self) {
+        for node in &mut self.nodes {
+            // Nobody needs what is in it any more: no drain.
+            let _ = node.process.kill().await;
+        }
+        self.redis = None;
+        if let Some(embedded) = self.embedded.take() {
+            embedded.stop().await;
+        }
+    }
+}
+
+/// Removes the folder; nodes and Redis end by being dropped.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Removes the folders of measurements that were killed: they take memory.
+fn remove_leftovers(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((pid, _)) = name.strip_prefix(FOLDER_PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
+        if Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn free_address() -> Result<SocketAddr, BenchError> {
+    // Another process may take the port before the node does; then the node ends, and says so.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    listener.map_err(BenchError::broken("no free port"))
+}
+
+fn log_tail(folder: &Path, number: usize) -> String {
+    let log = std::fs::read_to_string(folder.join(format!("node-{number}.log"))).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+async fn wait_ready(target: &Target, process: &mut Child, folder: &Path) -> Result<(), BenchError> {
+    let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
+    loop {
+        if let Ok(Some(status)) = process.try_wait() {
+            return Err(BenchError::Broken(format!("a node ended: {status}\n{}", log_tail(folder, 0))));
+        }
+        if status_of(target, "/readyz").await.is_ok_and(|status| status == 200) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(BenchError::Broken(format!("a node is not ready after {READY_TIMEOUT:?}")));
+        }
+        tokio::time::sleep(READY_PAUSE).await;
+    }
+}
+
+/// Whether somebody's node can be reached and is ready.
+async fn probe(target: &Target) -> Result<(), BenchError> {
+    let name = format!("{}:{}{}", target.host, target.port, target.path);
+    match status_of(target, "/readyz").await {
+        Ok(200) => Ok(()),
+        Ok(503) => Err(BenchError::Unreachable(format!("{name} is not ready"))),
+        Ok(status) => Err(BenchError::Unreachable(format!("{name} is no Homing node: /readyz answers {status}"))),
+        Err(error) => Err(BenchError::Unreachable(format!("{name} cannot be reached: {error}"))),
+    }
+}
+
+async fn status_of(target: &Target, path: &str) -> Result<u16, String> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
+    let scheme = if target.is_tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}:{}{}{path}", target.host, target.port, target.path);
+    let answer = client.map_err(|error| error.to_string())?.get(url).send().await;
+    answer.map(|answer| answer.status().as_u16()).map_err(|error| {
+        // The last cause is the one that says something.
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        cause.to_string()
+    })
+}
+
+fn read_secret(path: &Path) -> Result<String, BenchError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| BenchError::Configuration(format!("{}: {error}", path.display())))?;
+    let text = text.trim_end();
+    match Secret::new(text, &path.display().to_string()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(BenchError::Configuration(format!("{error} (secrets have {SECRET_BYTES_MIN} bytes or more)")))
+        }
+    }
+}
+
+/// `http://host:port/path`, or with `ws`.
+fn parse_url(text: &str) -> Result<Target, BenchError> {
+    let wrong = |why: &str| BenchError::Usage(format!("--url {text}: {why}; an example: {URL}"));
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("expected http:// or https://"))?;
+    let (is_tls, default_port) = match scheme {
+        "http" | "ws" => (false, 80),
+        "https" | "wss" => (true, 443),
+        _ => return Err(wrong("expected http:// or https://")),
+    };
+    let (authority, path) =
+        rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong("the port is no number"))?),
+        _ => (authority, default_port),
+    };
+    if host.is_empty() || host.contains('@') {
+        return Err(wrong("a host name or address is needed, without user"));
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(Target { host, port, path: path.trim_end_matches('/').trim_end_matches("/v1/ws").to_owned(), is_tls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_host_port_and_path() {
+        let parsed = |url: &str| {
+            let Target { host, port, path, is_tls } = parse_url(url).unwrap();
+            (host, port, path, is_tls)
+        };
+        assert_eq!(parsed("http://127.0.0.1:8080"), ("127.0.0.1".into(), 8080, String::new(), false));
+        assert_eq!(parsed("wss://push.example.org/v1/ws"), ("push.example.org".into(), 443, String::new(), true));
+        assert_eq!(parsed("http://[::1]:81/push/"), ("::1".into(), 81, "/push".into(), false));
+        for url in ["127.0.0.1:80", "ftp://x", "http://", "http://a:b", "http://u@h"] {
+            assert!(matches!(parse_url(url), Err(BenchError::Usage(_))), "{url}");
+        }
+    }
+}

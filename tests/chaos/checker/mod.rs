@@ -1,0 +1,296 @@
+//! The checker: reads a history and says of every message what became of it, and whether that is what was promised.
+//!
+//! It knows the promise (docs/GUARANTEES.md) and nothing of the engine, none of whose code it uses. Invariant: it
+//! accuses only where the history proves it. Where two events may have happened in either order, both are allowed.
+//!
+//! What a history must say for that:
+//! - `fault.loses_from_us` is the time from which accepted messages may be lost; what is older must be delivered. If
+//!   `target` is a user, nobody else may lose anything.
+//! - `left` follows `drained`, for every device that still exists: what is neither delivered nor left is lost.
+//! - Baseline samples come before the first fault or calm period, end samples after `drained`.
+
+mod account;
+pub(crate) mod bounds;
+mod devices;
+mod entry_id;
+pub(crate) mod faults;
+mod latency;
+mod messages;
+mod names;
+mod resources;
+pub(crate) mod verdict;
+pub(crate) mod violation;
+
+use std::io::{self, BufRead};
+
+use self::bounds::{Bounds, HEALTHY, KINDS_THAT_SPARE_THE_HEALTHY};
+use self::devices::{Delivery, Devices, Judged, Place};
+use self::entry_id::EntryId;
+use self::faults::Faults;
+use self::latency::Latency;
+use self::messages::Messages;
+use self::names::Names;
+use self::resources::{Resources, Usage};
+use self::verdict::Verdict;
+use self::violation::{Violation, Whose};
+use super::history::{Event, Line, Via};
+
+/// Judges a history that is at hand.
+#[allow(dead_code, reason = "short histories are made up by the checker's own tests")]
+pub(crate) fn check(lines: &[Line]) -> Verdict {
+    let mut checker = Checker::new(Bounds::default());
+    lines.iter().for_each(|line| checker.line(line));
+    checker.finish(false)
+}
+
+/// Judges a recorded history, line by line. Its last line may be cut.
+pub(crate) fn check_reader(mut reader: impl BufRead, bounds: Bounds) -> io::Result<Verdict> {
+    let mut checker = Checker::new(bounds);
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        if reader.read_until(b'\n', &mut text)? == 0 {
+            return Ok(checker.finish(false));
+        }
+        match serde_json::from_slice::<Line>(&text) {
+            Ok(line) => checker.line(&line),
+            Err(_) if text.last() != Some(&b'\n') => return Ok(checker.finish(true)),
+            Err(error) => checker.unreadable(&error.to_string()),
+        }
+    }
+}
+
+struct Checker {
+    bounds: Bounds,
+    names: Names,
+    epochs: Names,
+    messages: Messages,
+    devices: Devices,
+    faults: Faults,
+    latency: Latency,
+    resources: Resources,
+    verdict: Verdict,
+    healthy: u32,
+}
+
+impl Checker {
+    fn new(bounds: Bounds) -> Self {
+        let mut names = Names::default();
+        let healthy = names.number(HEALTHY);
+        Self {
+            faults: Faults::new(bounds.settle_us),
+            bounds,
+            healthy,
+            names,
+            epochs: Names::default(),
+            messages: Messages::default(),
+            devices: Devices::default(),
+            latency: Latency::default(),
+            resources: Resources::default(),
+            verdict: Verdict::default(),
+        }
+    }
+
+    fn unreadable(&mut self, why: &str) {
+        self.verdict.counts.lines += 1;
+        self.bad(why);
+    }
+
+    fn bad(&mut self, why: &str) {
+        let line = self.verdict.counts.lines;
+        self.verdict.violate(Violation::BadHistory { line, why: why.to_owned() });
+    }
+
+    fn require(&mut self, holds: bool, why: &str) {
+        if !holds {
+            self.bad(why);
+        }
+    }
+
+    fn line(&mut self, line: &Line) {
+        self.verdict.counts.lines += 1;
+        let (number, now_us) = (self.verdict.counts.lines, line.at_us);
+        match &line.event {
+            Event::Begin { seed, .. } => self.verdict.seed = *seed,
+            Event::Publish { tag, user, via, key } => {
+                let user = self.names.number(user);
+                // Raw XADD does not dedupe.
+                let keyed = key.is_some() && *via != Via::Xadd;
+                let faults = self.faults.around(now_us);
+                self.messages.publish(number, now_us, tag, user, keyed, faults);
+            }
+            Event::Published { tag, id, created } => self.published(now_us, tag, id, *created),
+            Event::Refused { tag, .. } => match self.messages.find(tag) {
+                Some(message) => self.messages.refused(message),
+                None => self.bad("an answer to what nobody sent"),
+            },
+            Event::Unknown { tag, .. } => {
+                let known = self.messages.find(tag).is_some();
+                self.require(known, "an answer to what nobody sent");
+            }
+            Event::Connect { connection, user, device, group, .. } => {
+                let (user, device) = (self.names.number(user), self.names.number(device));
+                let group = self.names.number(group);
+                let fresh = self.devices.connect(number, *connection, user, device, group);
+                self.require(fresh, "a connection's number came twice");
+            }
+            Event::Ready { connection, epoch, generation, created } => {
+                let epoch = self.epochs.number(epoch);
+                let known = self.devices.ready(number, now_us, *connection, epoch, *generation, *created);
+                self.require(known, "ready without a connect");
+            }
+            Event::Message { connection, id, tag, user, attempt, late_us } => {
+                match (self.devices.place(*connection), EntryId::parse(id)) {
+                    (None, _) => self.bad("a message before ready"),
+                    (_, None) => self.bad("an id that is none of a stream"),
+                    (Some(place), Some(id)) => {
+                        let received = Received { connection: *connection, id, tag, user, attempt: *attempt };
+                        self.message(now_us, &received, *late_us, place);
+                    }
+                }
+            }
+            Event::Ack { connection, .. } => {
+                let known = self.devices.place(*connection).is_some();
+                self.require(known, "an ack before ready");
+            }
+            Event::Acked { connection, ids } => {
+                let known = self.devices.acked(*connection, ids.iter().filter_map(|id| EntryId::parse(id)));
+                self.require(known, "a confirmed ack before ready");
+            }
+            Event::Gap { connection, id, epoch, reason, count } => {
+                let epoch = self.epochs.number(epoch);
+                let known = self.devices.gap(now_us, *connection, id, epoch, reason, *count);
+                self.require(known, "a gap before ready");
+            }
+            Event::Closed { connection, .. } => {
+                let known = self.devices.closed(*connection);
+                self.require(known, "the end of a connection that nobody began");
+            }
+            Event::Forgotten { user, device } => {
+                let (user, device) = (self.names.number(user), self.names.number(device));
+                self.devices.forgotten(number, user, device);
+            }
+            Event::Fault { number, kind, target, loses, loses_from_us } => {
+                self.resources.run_begins();
+                let (user, loses_from_us) = (self.names.find(target), loses.then_some(*loses_from_us));
+                self.faults.begin(now_us, *number, kind, user, loses_from_us);
+            }
+            Event::Healed { number } => {
+                let known = self.faults.heal(now_us, *number);
+                self.require(known, "healed without a fault");
+            }
+            Event::Calm { number } => {
+                self.resources.run_begins();
+                self.latency.calm(now_us, *number);
+            }
+            Event::CalmEnds { number } => {
+                let known = self.latency.calm_ends(now_us, *number);
+                self.require(known, "the end of a calm period that did not begin");
+            }
+            Event::Sample { process, rss_bytes, descriptors, threads, sessions } => {
+                let usage =
+                    Usage { rss_bytes: *rss_bytes, descriptors: *descriptors, threads: *threads, sessions: *sessions };
+                self.resources.sample(process, usage, self.devices.begun());
+            }
+            Event::Baseline => {}
+            Event::Drained => {
+                self.devices.drained();
+                self.resources.drained(self.devices.begun());
+            }
+            Event::Left { user, device, ids } => self.left(user, device, ids),
+            Event::End => self.verdict.complete = true,
+        }
+    }
+
+    fn published(&mut self, now_us: u64, tag: &str, id: &str, created: bool) {
+        let (Some(message), Some(id)) = (self.messages.find(tag), EntryId::parse(id)) else {
+            return self.bad("an answer to what nobody sent, or an id that is none of a stream");
+        };
+        if self.messages.published(message, now_us, id, created) {
+            let message = self.messages.message(message);
+            self.faults.accepted(&message.faults, message.publish_us);
+        }
+    }
+
+    fn left(&mut self, user: &str, device: &str, ids: &[String]) {
+        let names = self.names.find(user).zip(self.names.find(device));
+        let ids = ids.iter().filter_map(|id| EntryId::parse(id));
+        let known = names.is_some_and(|(user, device)| self.devices.left(user, device, ids));
+        self.require(known, "something left for a device that does not exist");
+    }
+
+    fn message(&mut self, now_us: u64, received: &Received<'_>, late_us: u64, place: Place) {
+        let Received { connection, id, tag, user, attempt } = *received;
+        let whose = |names: &Names| Whose {
+            user: names.name(place.user).to_owned(),
+            device: names.name(place.device).to_owned(),
+        };
+        let number = self.messages.find(tag);
+        let owner = number.map(|number| self.messages.message(number).user);
+        if self.names.find(user) != Some(place.user) || owner.is_some_and(|owner| owner != place.user) {
+            let owner = owner.map_or(user, |owner| self.names.name(owner)).to_owned();
+            let whose = whose(&self.names);
+            self.verdict.counts.foreign += 1;
+            return self.verdict.violate(Violation::ForeignUser { whose, connection, tag: tag.to_owned(), owner });
+        }
+        let Some(number) = number else {
+            let whose = whose(&self.names);
+            self.verdict.counts.never_sent += 1;
+            return self.verdict.violate(Violation::NeverPublished { whose, connection, tag: tag.to_owned() });
+        };
+        self.messages.seen(number, now_us, id);
+        let delivery = Delivery { connection, message: number, id, is_new: attempt == 1 };
+        let Some(judged) = self.devices.delivered(delivery) else { return };
+        if judged.is_first() {
+            self.note_latency(number, late_us, place);
+        }
+        let counts = &mut self.verdict.counts;
+        match judged {
+            Judged::First => return,
+            Judged::Superseded { .. } => return counts.superseded += 1,
+            Judged::Again => {
+                counts.duplicated += 1;
+                return self.faults.duplicated(now_us);
+            }
+            Judged::RepeatedAsNew | Judged::RepeatedAfterAck => counts.duplicated_against_the_promise += 1,
+            Judged::OutOfOrder { .. } => counts.out_of_order += 1,
+        }
+        let (whose, epoch, tag) = (whose(&self.names), self.epochs.name(place.epoch).to_owned(), tag.to_owned());
+        self.verdict.violate(match judged {
+            Judged::OutOfOrder { after, .. } => Violation::OutOfOrder { whose, epoch, connection, tag, id, after },
+            Judged::RepeatedAfterAck => Violation::RepeatedAfterAck { whose, epoch, connection, tag, id },
+            _ => Violation::RepeatedAsNew { whose, epoch, connection, tag, id },
+        });
+    }
+
+    /// A first delivery tells how late messages are, if the client was healthy and the message sent once: the time of
+    /// one that was sent again counts from nobody knows when.
+    fn note_latency(&mut self, number: u32, late_us: u64, place: Place) {
+        let message = self.messages.message(number);
+        let publish_us = message.publish_us;
+        if place.group != self.healthy || !message.was_sent_once() || place.device_ready_us > publish_us {
+            return;
+        }
+        self.faults.late(&message.faults, publish_us, late_us);
+        if place.ready_us > publish_us {
+            return;
+        }
+        if self.latency.is_calm(publish_us) {
+            self.latency.delivered("in calm", late_us);
+        }
+        let mut kinds = self.faults.kinds(&message.faults, publish_us).peekable();
+        let spared = |kind: &str| KINDS_THAT_SPARE_THE_HEALTHY.contains(&kind);
+        if let Some(kind) = kinds.peek().copied().filter(|_| kinds.all(spared)) {
+            self.latency.delivered(&format!("during {}", kind.replace('_', " ")), late_us);
+        }
+    }
+}
+
+/// A message as a client got it.
+struct Received<'a> {
+    connection: u64,
+    id: EntryId,
+    tag: &'a str,
+    user: &'a str,
+    attempt: u32,
+}

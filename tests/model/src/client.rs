@@ -1,0 +1,104 @@
+//! One device's client, over all its connections: what it has seen, and what must not come.
+
+use std::collections::BTreeSet;
+
+use homing_protocol::id::EntryId;
+use homing_protocol::simulation::connection::{confirmed_of, messages_of};
+use serde_json::Value;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    pub(crate) connections: Vec<usize>,
+    /// Whether the last connection is still thought to be open.
+    pub(crate) open: bool,
+    pub(crate) epoch: Option<String>,
+    pub(crate) unacked: Vec<EntryId>,
+    seen: BTreeSet<EntryId>,
+    /// Delivered on the last connection.
+    current: BTreeSet<EntryId>,
+    confirmed: BTreeSet<EntryId>,
+    /// The last message that came with attempt 1.
+    last_first: EntryId,
+    /// The epoch in which something was rewound or deleted: another one must be told.
+    pub(crate) untold: Option<String>,
+    /// It asked to be forgotten on its last connection.
+    pub(crate) forgetting: bool,
+    /// It asked so, ever: order is not promised across that.
+    pub(crate) forgot: bool,
+    /// A message came again that an earlier connection had been given.
+    pub(crate) saw_stale: bool,
+    /// A message came again on the same connection.
+    pub(crate) saw_redelivery: bool,
+}
+
+impl Client {
+    pub(crate) fn begin(&mut self, connection: usize) {
+        self.connections.push(connection);
+        self.open = true;
+        self.forgetting = false;
+        self.current.clear();
+    }
+
+    /// Takes a frame of an older connection: only what it confirms is of interest.
+    pub(crate) fn take_older(&mut self, frame: &Value) {
+        self.confirmed.extend(confirmed_of(frame));
+    }
+
+    /// Takes a frame; what is wrong with it.
+    pub(crate) fn take(&mut self, frame: &Value, gaps_expected: bool) -> Vec<String> {
+        let mut wrongs = Vec::new();
+        for (id, attempt) in messages_of(frame) {
+            if self.confirmed.contains(&id) {
+                wrongs.push(format!("redelivered: {id} had been confirmed"));
+            }
+            if attempt == 1 && id <= self.last_first && !self.forgot {
+                wrongs.push(format!("disordered: {id} came with attempt 1 after {}", self.last_first));
+            }
+            if attempt == 1 {
+                self.last_first = self.last_first.max(id);
+            }
+            self.saw_redelivery |= attempt > 1 && self.current.contains(&id);
+            self.saw_stale |= attempt > 1 && self.connections.len() > 1 && !self.current.contains(&id);
+            self.current.insert(id);
+            self.seen.insert(id);
+            if !self.unacked.contains(&id) {
+                self.unacked.push(id);
+            }
+        }
+        self.confirmed.extend(confirmed_of(frame));
+        if let Some(id) = self.confirmed.iter().find(|id| !self.seen.contains(id)) {
+            wrongs.push(format!("confirmed: {id} was never seen"));
+        }
+        match frame["type"].as_str() {
+            Some("ready") => self.enter(frame["epoch"].as_str()),
+            Some("gap") => {
+                self.enter(frame["epoch"].as_str());
+                if self.untold.is_some() && self.untold != self.epoch {
+                    self.untold = None;
+                }
+                if !gaps_expected {
+                    wrongs.push(format!("a gap although nothing was lost: {frame}"));
+                }
+            }
+            _ => {}
+        }
+        wrongs
+    }
+
+    /// Promises hold within an epoch.
+    fn enter(&mut self, epoch: Option<&str>) {
+        if self.epoch.as_deref() != epoch {
+            if self.epoch.is_some() {
+                self.confirmed.clear();
+                self.last_first = EntryId::MIN;
+            }
+            self.epoch = epoch.map(str::to_owned);
+        }
+    }
+
+    /// The device was deleted: what follows is another device of the same name.
+    pub(crate) fn forget(&mut self) {
+        let connections = std::mem::take(&mut self.connections);
+        *self = Self { connections, forgot: true, forgetting: self.forgetting, ..Self::default() };
+    }
+}

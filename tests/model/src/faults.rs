@@ -1,0 +1,29 @@
+//! Which scenario finds which planted bug.
+
+use homing_protocol::simulation::fault::Fault;
+
+use crate::scenario::{self, Scenario};
+
+pub(crate) fn all() -> Vec<(Fault, Scenario)> {
+    vec![
+        (Fault::TrimByOneDevice, scenario::two_devices()),
+        (Fault::TrimWithoutGroup, scenario::two_devices()),
+        (Fault::ReadBeforeSubscribe, scenario::queued_attach()),
+        (Fault::DeafToReleases, scenario::takeover()),
+        (Fault::ReleaseToSuccessor, scenario::takeover()),
+        (Fault::SupersededInAttach, scenario::takeover()),
+        (Fault::ConfirmForAnyGeneration, scenario::late_acks()),
+        (Fault::WakeLostInRead, scenario::takeover()),
+        (Fault::NoSweep, scenario::sweep()),
+        (Fault::KnownDeviceAtEnd, scenario::repair()),
+        (Fault::RepairSilently, scenario::repair()),
+        (Fault::ConfirmBeforeXack, scenario::links()),
+        (Fault::ForgetfulLink, scenario::links()),
+        (Fault::OldConnectionLives, scenario::links()),
+        (Fault::StaleAttachWins, scenario::queued_attach()),
+        (Fault::ReleaseWithoutNonce, scenario::queued_attach()),
+        (Fault::EpochUnnoticed, scenario::rewind()),
+        (Fault::ForgetAnyGeneration, scenario::forget()),
+        (Fault::FlagsSilently, scenario::flags()),
+    ]
+}

@@ -1,0 +1,56 @@
+//! The model: explores the take-over and ack protocol exhaustively within small bounds.
+//!
+//! The sessions in it are the real ones; clients, driver and Redis are those of the protocol crate's simulation. It
+//! must hold no rule of the protocol itself, only what may happen and what must be true. `make test` explores small
+//! bounds, and shows for each planted bug that it is found; `make model` explores larger ones and prints what it saw.
+#![allow(clippy::print_stdout, reason = "this program's output is its purpose")]
+
+mod client;
+mod explore;
+mod faults;
+mod scenario;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::process::ExitCode;
+
+use explore::{Outcome, explore};
+
+/// States of one scenario at most, for memory's sake. `HOMING_MODEL_STATES` sets another number.
+const STATES_MAX: usize = 2_000_000;
+/// How much more of everything than in `make test`. `HOMING_MODEL_MORE` sets another number.
+const MORE: u8 = 1;
+
+fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn main() -> ExitCode {
+    let (states_max, more) = (setting("HOMING_MODEL_STATES", STATES_MAX), setting("HOMING_MODEL_MORE", MORE));
+    let mut sound = true;
+    for scenario in scenario::all() {
+        let scenario = scenario.larger(more);
+        let outcome = explore(&scenario, states_max);
+        print(scenario.name, &outcome);
+        sound &= outcome.failures.is_empty() && outcome.unseen.is_empty();
+    }
+    for (fault, scenario) in faults::all() {
+        let outcome = explore(&scenario.with(fault), states_max);
+        println!("\nplanted: {fault:?}");
+        print("", &outcome);
+        sound &= !outcome.failures.is_empty();
+    }
+    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(name: &str, outcome: &Outcome) {
+    let Outcome { states, depth, took, complete, failures, unseen } = outcome;
+    let end = if *complete { "" } else { ", not all" };
+    println!("{name}: {states} states{end}, {depth} steps deep, {:.1} s", took.as_secs_f64());
+    for failure in failures {
+        println!("  broken: {}: {}", failure.property, failure.reasons.join("; "));
+        failure.steps.iter().for_each(|step| println!("    {step:?}"));
+    }
+    unseen.iter().for_each(|sight| println!("  never seen: {sight}"));
+}

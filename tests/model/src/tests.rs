@@ -1,0 +1,66 @@
+//! Small bounds, in full; and every planted bug.
+
+use homing_protocol::simulation::fault::Fault;
+
+use crate::explore::explore;
+use crate::{faults, scenario};
+
+/// States at most, breadth first: what a debug build explores in some seconds. `make model` goes on.
+const STATES_MAX: usize = 30_000;
+const STATES_MAX_WITH_FAULT: usize = 400_000;
+
+#[test]
+fn every_scenario_keeps_the_promise_and_reaches_what_it_is_for() {
+    for scenario in scenario::all() {
+        let outcome = explore(&scenario, STATES_MAX);
+        super::print(scenario.name, &outcome);
+        let broken: Vec<_> = outcome.failures.iter().map(|failure| (failure.property, &failure.reasons)).collect();
+        assert!(broken.is_empty(), "{}: {broken:?} by {:?}", scenario.name, outcome.failures[0].steps);
+        assert!(outcome.unseen.is_empty(), "{}: never seen: {:?}", scenario.name, outcome.unseen);
+    }
+}
+
+fn found(fault: Fault) -> Vec<String> {
+    let planted = faults::all().into_iter().find(|(planted, _)| *planted == fault);
+    let (_, scenario) = planted.expect("every fault has its scenario");
+    let outcome = explore(&scenario.with(fault), STATES_MAX_WITH_FAULT);
+    super::print(&format!("{fault:?}"), &outcome);
+    assert!(!outcome.failures.is_empty(), "{fault:?} was not found in {} states", outcome.states);
+    outcome.failures.into_iter().flat_map(|failure| failure.reasons).collect()
+}
+
+macro_rules! finds {
+    ($($name:ident: $fault:ident => $($reason:literal)|+;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                let reasons = found(Fault::$fault);
+                let expected = [$($reason),+];
+                let fits = |reason: &String| expected.iter().any(|expected| reason.starts_with(expected));
+                assert!(reasons.iter().any(fits), "{reasons:?}");
+            }
+        )+
+    };
+}
+
+finds! {
+    a_trim_by_one_device_is_found: TrimByOneDevice => "trimmed";
+    a_trim_while_a_known_device_lacks_its_group_is_found: TrimWithoutGroup => "trimmed";
+    a_read_before_the_subscription_is_found: ReadBeforeSubscribe => "undelivered";
+    not_reading_again_after_a_take_over_is_found: DeafToReleases => "undelivered";
+    a_release_to_the_previous_owner_is_found: ReleaseToSuccessor => "undelivered";
+    a_superseded_that_is_forgotten_in_an_attach_is_found: SupersededInAttach => "owned twice";
+    an_ack_that_is_confirmed_for_any_generation_is_found: ConfirmForAnyGeneration => "redelivered";
+    a_wake_that_is_lost_in_a_read_is_found: WakeLostInRead => "undelivered";
+    a_missing_sweep_is_found: NoSweep => "undelivered" | "owned twice";
+    a_known_device_that_begins_at_the_end_is_found: KnownDeviceAtEnd => "undelivered";
+    a_repair_that_tells_nobody_is_found: RepairSilently => "untold" | "redelivered";
+    an_ack_that_is_confirmed_before_xack_is_found: ConfirmBeforeXack => "redelivered";
+    a_link_that_forgets_what_was_lost_is_found: ForgetfulLink => "undelivered" | "owned twice";
+    a_read_left_behind_on_an_old_connection_is_found: OldConnectionLives => "undelivered";
+    a_queued_attach_that_wins_late_is_found: StaleAttachWins => "closed" | "owned twice";
+    a_release_that_does_not_name_its_attach_is_found: ReleaseWithoutNonce => "left online";
+    a_rewind_that_nobody_notices_is_found: EpochUnnoticed => "untold";
+    a_forget_of_any_generation_is_found: ForgetAnyGeneration => "closed";
+    flags_that_are_restored_silently_are_found: FlagsSilently => "undelivered";
+}

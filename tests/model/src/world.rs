@@ -1,0 +1,455 @@
+//! A state of the model: clients, nodes and Redis, what may still go wrong, and what one step makes of it.
+
+use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
+
+use homing_protocol::simulation::fault::Fault;
+use homing_protocol::simulation::node::{Hint, Node};
+use homing_protocol::simulation::pair::Pair;
+use homing_protocol::simulation::redis::Redis;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::scenario::{Left, Scenario};
+
+const DEVICES: [&str; 2] = ["phone", "web"];
+/// Within which every lost hint is made good, and the time between two looks.
+const SWEPT_MS: u64 = 70_000;
+const SWEPT_STEP_MS: u64 = 5_000;
+/// Longer than the ack time-out.
+pub(crate) const LONG_MS: u64 = 31_000;
+const ROUNDS_MAX: usize = 1_000;
+
+/// One thing that happens. Numbers of nodes and devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    Publish,
+    /// The device's client connects to a node; the old connection's node does not notice.
+    Connect {
+        device: usize,
+        node: usize,
+    },
+    /// The node of the device's last connection notices that it is gone.
+    HangUp(usize),
+    /// The client acknowledges everything that it has received.
+    Ack(usize),
+    Forget(usize),
+    /// A pipeline is sent, executed, or comes back (or the news that it is lost).
+    Send(usize),
+    Execute(usize),
+    Reply(usize),
+    Subscribed(usize),
+    Hear(usize),
+    /// The next hint is lost without anybody noticing, or comes twice.
+    DropHint(usize),
+    RepeatHint(usize),
+    /// The connection of hints, or of data, is lost; a new link is made.
+    LoseLink(usize),
+    BreakData(usize),
+    Relink(usize),
+    /// The node dies and starts again under the same id.
+    Crash(usize),
+    /// Redis executes what a dead node had sent.
+    ExecuteDead,
+    /// The ack time-out passes.
+    Pass,
+    DeleteGroup(usize),
+    DeleteInbox,
+    DeleteRecords,
+    /// A copy of Redis's data is kept, and Redis starts again with it.
+    Save,
+    Rewind,
+    /// Somebody switches keyspace events off.
+    FlagsOff,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) pair: Pair,
+    pub(crate) clients: [Client; 2],
+    saved: Option<Box<Redis>>,
+    left: Left,
+    window: usize,
+    eager: bool,
+    /// Something happened that only a sweep finds.
+    silent: bool,
+    /// Something happened that a gap tells.
+    gaps_expected: bool,
+    /// What is wrong once everything works again: computed when it is asked for.
+    verdict: OnceLock<Vec<String>>,
+}
+
+impl PartialEq for World {
+    fn eq(&self, other: &Self) -> bool {
+        self.pair == other.pair
+            && self.clients == other.clients
+            && self.saved == other.saved
+            && self.left == other.left
+            && (self.silent, self.gaps_expected) == (other.silent, other.gaps_expected)
+    }
+}
+
+impl Eq for World {}
+
+impl Hash for World {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.pair.hash(hasher);
+        self.clients.hash(hasher);
+        self.saved.hash(hasher);
+        self.left.hash(hasher);
+        (self.silent, self.gaps_expected).hash(hasher);
+    }
+}
+
+impl World {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let mut pair = Pair::new(scenario.nodes);
+        pair.world.redis.fault = scenario.fault;
+        let mut world = Self {
+            pair,
+            clients: Default::default(),
+            saved: None,
+            left: Left::default(),
+            window: scenario.window,
+            eager: scenario.eager,
+            silent: false,
+            gaps_expected: false,
+            verdict: OnceLock::new(),
+        };
+        for step in scenario.begin {
+            world.step(*step);
+            world.settle(false);
+        }
+        world.left = scenario.left.clone();
+        world
+    }
+
+    /// What is wrong already.
+    pub(crate) fn wrongs(&self) -> Vec<String> {
+        let redis = &self.pair.world.redis;
+        let robbed = redis.robbed.iter().map(|(device, id)| format!("trimmed: {id} was not acked by {device}"));
+        robbed.chain(self.pair.world.wrongs.iter().cloned()).collect()
+    }
+
+    /// What is wrong when everything works again.
+    pub(crate) fn verdict(&self) -> &[String] {
+        self.verdict.get_or_init(|| self.clone().heal())
+    }
+
+    /// What may happen next.
+    pub(crate) fn steps(&self, steps: &mut Vec<Step>) {
+        if !self.wrongs().is_empty() {
+            return;
+        }
+        let mut may = |step: Step| {
+            if self.left.allows(step) && self.is_possible(step) {
+                steps.push(step);
+            }
+        };
+        for node in 0..self.pair.nodes.len() {
+            for step in [Step::Send(node), Step::Execute(node), Step::Reply(node), Step::Subscribed(node)] {
+                may(step);
+            }
+            for step in [Step::Hear(node), Step::DropHint(node), Step::RepeatHint(node), Step::Relink(node)] {
+                may(step);
+            }
+            for step in [Step::LoseLink(node), Step::BreakData(node), Step::Crash(node)] {
+                may(step);
+            }
+            for device in 0..DEVICES.len() {
+                may(Step::Connect { device, node });
+            }
+        }
+        for device in 0..DEVICES.len() {
+            for step in [Step::Ack(device), Step::HangUp(device), Step::Forget(device), Step::DeleteGroup(device)] {
+                may(step);
+            }
+        }
+        let rest = [Step::Publish, Step::Pass, Step::ExecuteDead, Step::DeleteInbox, Step::DeleteRecords];
+        for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff]) {
+            may(step);
+        }
+    }
+
+    fn is_possible(&self, step: Step) -> bool {
+        let nodes = &self.pair.nodes;
+        let known = |device: usize| self.pair.world.redis.record(DEVICES[device]).is_some();
+        match step {
+            Step::Send(_) => !self.eager,
+            Step::Execute(node) => nodes[node].flight().0,
+            Step::Reply(node) => nodes[node].flight().1,
+            Step::Subscribed(node) => nodes[node].is_subscribing(),
+            Step::Hear(node) => !nodes[node].hints.is_empty(),
+            Step::DropHint(node) | Step::RepeatHint(node) => {
+                !matches!(nodes[node].hints.front(), None | Some(Hint::Subscribed))
+            }
+            Step::LoseLink(node) => nodes[node].linked,
+            Step::BreakData(node) => nodes[node].linked && nodes[node].flight() != (false, false),
+            Step::Relink(node) => !nodes[node].linked,
+            Step::ExecuteDead => self.pair.dead.iter().any(|node| node.flight().0),
+            Step::Ack(device) => self.clients[device].open && !self.clients[device].unacked.is_empty(),
+            Step::HangUp(device) => self.clients[device].open,
+            Step::Forget(device) => self.clients[device].open && !self.clients[device].forgetting,
+            Step::DeleteGroup(device) => known(device),
+            Step::Save => self.saved.is_none(),
+            Step::Rewind => self.saved.is_some(),
+            Step::FlagsOff => self.pair.world.redis.flags,
+            _ => true,
+        }
+    }
+
+    /// Makes one step; false if it changed nothing.
+    pub(crate) fn step(&mut self, step: Step) {
+        self.verdict = OnceLock::new();
+        self.left.take(step);
+        let pair = &mut self.pair;
+        match step {
+            Step::Publish => drop(pair.publish("x")),
+            Step::Connect { device, node } => self.connect(device, node),
+            Step::HangUp(device) => {
+                let client = &mut self.clients[device];
+                client.open = false;
+                if let Some(connection) = client.connections.last() {
+                    pair.hang_up(*connection);
+                }
+            }
+            Step::Ack(device) => self.ack(device),
+            Step::Forget(device) => {
+                self.clients[device].forgetting = true;
+                self.clients[device].forgot = true;
+                self.gaps_expected = true;
+                if let Some(connection) = self.clients[device].connections.last() {
+                    pair.say(*connection, json!({"type": "forget"}));
+                }
+            }
+            Step::Send(node) => drop(pair.send(node)),
+            Step::Execute(node) => drop(pair.execute(node)),
+            Step::Reply(node) => drop(pair.reply(node)),
+            Step::Subscribed(node) => drop(pair.nodes[node].subscribed()),
+            Step::Hear(node) => drop(pair.hear(node)),
+            Step::DropHint(node) => {
+                pair.nodes[node].hints.pop_front();
+                self.silent = true;
+            }
+            Step::RepeatHint(node) => {
+                let hint = pair.nodes[node].hints.front().cloned();
+                pair.nodes[node].hints.extend(hint);
+            }
+            Step::LoseLink(node) => pair.nodes[node].lose_link(),
+            Step::BreakData(node) => pair.nodes[node].break_data(),
+            Step::Relink(node) => drop(pair.relink(node)),
+            Step::Crash(node) => {
+                pair.crash(node);
+                self.silent = true;
+                for client in &mut self.clients {
+                    let last = client.connections.last();
+                    client.open &= last.is_some_and(|last| pair.world.connections[*last].node != node);
+                }
+            }
+            Step::ExecuteDead => drop(pair.execute_dead()),
+            Step::Pass => pair.pass(LONG_MS),
+            Step::DeleteGroup(device) => {
+                pair.world.redis.delete_group(DEVICES[device]);
+                self.lose(|number| number == device);
+            }
+            Step::DeleteInbox => {
+                pair.world.redis.delete_inbox();
+                self.lose(|_| true);
+            }
+            Step::DeleteRecords => {
+                pair.world.redis.delete_records();
+                pair.pass(1_000);
+                self.lose(|_| true);
+            }
+            Step::Save => self.saved = Some(Box::new(pair.world.redis.clone())),
+            Step::Rewind => {
+                if let Some(older) = self.saved.take() {
+                    pair.world.redis.rewind(&older);
+                }
+                pair.nodes.iter_mut().for_each(Node::break_data);
+                pair.dead.clear();
+                self.lose(|_| true);
+            }
+            Step::FlagsOff => pair.world.redis.flags = false,
+        }
+        self.follow_up();
+    }
+
+    /// Data was lost: who had been told of the epoch must be told of another.
+    fn lose(&mut self, concerns: impl Fn(usize) -> bool) {
+        self.silent = true;
+        self.gaps_expected = true;
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            if concerns(number) && client.epoch.is_some() {
+                client.untold = client.epoch.clone();
+            }
+        }
+    }
+
+    /// What happens at once: subscriptions and pipelines leave, clients receive.
+    fn follow_up(&mut self) {
+        self.pair.route();
+        for node in 0..self.pair.nodes.len() {
+            self.pair.nodes[node].subscribe();
+            if self.eager {
+                self.pair.send(node);
+            }
+        }
+        self.receive();
+    }
+
+    fn receive(&mut self) -> bool {
+        let mut progress = false;
+        for device in 0..DEVICES.len() {
+            for connection in self.clients[device].connections.clone() {
+                while !self.pair.world.connections[connection].wire.is_empty() {
+                    progress = true;
+                    self.receive_from(device, connection);
+                }
+            }
+        }
+        progress
+    }
+
+    fn receive_from(&mut self, device: usize, connection: usize) {
+        let frame = self.pair.receive(connection);
+        let end = &mut self.pair.world.connections[connection];
+        (end.frames, end.sizes) = (Vec::new(), Vec::new());
+        let closed = end.closed;
+        let client = &mut self.clients[device];
+        let current = client.open && client.connections.last() == Some(&connection);
+        match frame {
+            Some(frame) if current => {
+                let wrongs = client.take(&frame, self.gaps_expected);
+                self.pair.world.wrongs.extend(wrongs);
+            }
+            Some(frame) => client.take_older(&frame),
+            None if current => {
+                client.open = false;
+                match closed {
+                    Some(1000) if client.forgetting => client.forget(),
+                    Some(4011) if self.gaps_expected && client.untold.is_some() => client.forget(),
+                    code => self.pair.world.wrongs.push(format!("closed: the newest connection, with {code:?}")),
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn connect(&mut self, device: usize, node: usize) {
+        let client = &mut self.clients[device];
+        let mut members =
+            json!({"confirm": true, "instance": "tab", "seq": client.connections.len(), "window": self.window});
+        if let Some(epoch) = &client.epoch {
+            members["epoch"] = json!(epoch);
+        }
+        client.begin(self.pair.connect_as(node, DEVICES[device], members));
+    }
+
+    fn ack(&mut self, device: usize) {
+        let client = &mut self.clients[device];
+        let ids = std::mem::take(&mut client.unacked);
+        if let Some(connection) = client.connections.last() {
+            self.pair.ack(*connection, &ids);
+        }
+    }
+
+    /// Everything goes on until nothing is left to do. No time passes.
+    fn settle(&mut self, acks: bool) {
+        for _ in 0..ROUNDS_MAX {
+            let mut progress = false;
+            for node in 0..self.pair.nodes.len() {
+                progress |= self.pair.settle_node(node);
+            }
+            progress |= self.receive();
+            for device in 0..DEVICES.len() {
+                if acks && self.clients[device].open && !self.clients[device].unacked.is_empty() {
+                    self.ack(device);
+                    progress = true;
+                }
+            }
+            if !progress {
+                return;
+            }
+        }
+        self.pair.world.wrongs.push("restless: something goes in a circle".to_owned());
+    }
+
+    /// Everything works again, every device that ever connected is connected, and clients ack all: what is wrong.
+    fn heal(mut self) -> Vec<String> {
+        if !self.wrongs().is_empty() {
+            return self.wrongs();
+        }
+        if let Some(device) = self.left_online() {
+            return vec![format!("left online: {device} has an owner without a session")];
+        }
+        if !self.pair.world.redis.flags {
+            // The first whose probe does not come back.
+            self.pair.nodes[0].lose_link();
+        }
+        self.settle(true);
+        self.revive();
+        if self.pair.world.redis.fault == Some(Fault::OldConnectionLives) {
+            self.pair.publish("x");
+            for node in &mut self.pair.nodes {
+                node.execute_orphans(&mut self.pair.world);
+            }
+            self.settle(true);
+        }
+        if self.silent {
+            for _ in 0..SWEPT_MS / SWEPT_STEP_MS {
+                self.pair.pass(SWEPT_STEP_MS);
+                self.settle(true);
+                self.revive();
+            }
+        }
+        self.wrongs().into_iter().chain(self.undone()).collect()
+    }
+
+    /// A device that is recorded as online although nothing is under way that would say otherwise.
+    fn left_online(&self) -> Option<&'static str> {
+        let nodes = &self.pair.nodes;
+        let rests = |node: &Node| node.linked && node.flight() == (false, false) && node.hints.is_empty();
+        if self.silent || !self.eager || !nodes.iter().all(rests) {
+            return None;
+        }
+        DEVICES.into_iter().find(|device| {
+            let owner = self.pair.world.redis.record(device).map_or("", |record| &record.owner);
+            let held = nodes.iter().flat_map(|node| node.sessions.iter().flatten()).any(|held| held.device == *device);
+            !owner.is_empty() && !held
+        })
+    }
+
+    fn revive(&mut self) {
+        for device in 0..DEVICES.len() {
+            let client = &self.clients[device];
+            if !client.open && !client.connections.is_empty() && !client.forgetting {
+                self.connect(device, device % self.pair.nodes.len());
+                self.settle(true);
+            }
+        }
+    }
+
+    /// What should have been done by the end.
+    fn undone(&self) -> Vec<String> {
+        let mut undone = Vec::new();
+        for (device, owed) in &self.pair.world.redis.owed {
+            let client = &self.clients[DEVICES.iter().position(|name| name == device).unwrap_or_default()];
+            if !owed.is_empty() && !client.forgetting {
+                undone.push(format!("undelivered: {owed:?} never came to {device}"));
+            }
+        }
+        for (number, device) in DEVICES.into_iter().enumerate() {
+            let sessions = self.pair.nodes.iter().flat_map(|node| node.sessions.iter().flatten());
+            let owners = sessions.filter(|held| held.device == device && held.session.is_live()).count();
+            if owners > 1 {
+                undone.push(format!("owned twice: {device} has {owners} live sessions"));
+            }
+            let client = &self.clients[number];
+            if let Some(epoch) = client.untold.as_ref().filter(|_| !client.forgetting) {
+                undone.push(format!("untold: {device} was not told that {epoch} is over"));
+            }
+        }
+        undone
+    }
+}
