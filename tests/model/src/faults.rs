@@ -25,5 +25,9 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::EpochUnnoticed, scenario::rewind()),
         (Fault::ForgetAnyGeneration, scenario::forget()),
         (Fault::FlagsSilently, scenario::flags()),
+        (Fault::RepairRaises, scenario::repair()),
+        (Fault::OwnGenerationCloses, scenario::repair()),
+        (Fault::TouchDoesNotClaim, scenario::struck()),
+        (Fault::RolledBackIsNew, scenario::rolled_back()),
     ]
 }

@@ -25,6 +25,7 @@ pub(crate) struct Left {
     pub(crate) delete_records: u8,
     pub(crate) rewind: u8,
     pub(crate) flags_off: u8,
+    pub(crate) strike: u8,
 }
 
 impl Left {
@@ -46,6 +47,7 @@ impl Left {
             // The copy is of use only if a rewind may follow.
             Step::Rewind | Step::Save => &mut self.rewind,
             Step::FlagsOff => &mut self.flags_off,
+            Step::Strike(_) => &mut self.strike,
             _ => return None,
         })
     }
@@ -92,6 +94,10 @@ pub(crate) struct Scenario {
     pub(crate) window: usize,
     /// Pipelines leave as soon as there is something to send; else they may wait, and carry more.
     pub(crate) eager: bool,
+    /// Subscriptions are confirmed as soon as they are sent.
+    pub(crate) follows: bool,
+    /// Looks at what so many steps can reach; `None`: at all that can be reached.
+    pub(crate) steps_max: Option<usize>,
     /// Done first, one after another.
     pub(crate) begin: &'static [Step],
     pub(crate) left: Left,
@@ -139,11 +145,24 @@ pub(crate) fn all() -> Vec<Scenario> {
         forget(),
         crash(),
         flags(),
+        rolled_back(),
+        struck(),
     ]
 }
 
 fn base(name: &'static str, begin: &'static [Step], left: Left) -> Scenario {
-    Scenario { name, nodes: 2, window: 4, eager: true, begin, left, fault: None, sights: &[] }
+    Scenario {
+        name,
+        nodes: 2,
+        window: 4,
+        eager: true,
+        follows: true,
+        steps_max: None,
+        begin,
+        left,
+        fault: None,
+        sights: &[],
+    }
 }
 
 /// A → B → C, with messages that were read by whom.
@@ -178,7 +197,7 @@ pub(crate) fn links() -> Scenario {
 /// An attach waits while its client has long gone elsewhere; another one's reply is lost.
 pub(crate) fn queued_attach() -> Scenario {
     let left = Left { connects: &[(0, 0), (0, 1)], publish: 1, hang_up: 1, break_data: 1, ..Left::default() };
-    base("queued attach", &[], left)
+    Scenario { follows: false, ..base("queued attach", &[], left) }
 }
 
 /// A group or the inbox is deleted under a live session.
@@ -213,6 +232,18 @@ pub(crate) fn crash() -> Scenario {
 pub(crate) fn flags() -> Scenario {
     let left = Left { publish: 1, ack: 1, lose_link: 1, flags_off: 1, ..Left::default() };
     base("cleared flags", &[PHONE, WEB], left)
+}
+
+/// Redis comes back as it was before the phone attached.
+pub(crate) fn rolled_back() -> Scenario {
+    let left = Left { connects: &[(0, 0)], publish: 1, ack: 1, rewind: 1, ..Left::default() };
+    base("rolled-back attach", &[WEB, Step::Save], left)
+}
+
+/// The janitor takes a live node for dead, and the device moves.
+pub(crate) fn struck() -> Scenario {
+    let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, strike: 1, ..Left::default() };
+    base("struck owner", &[PHONE], left)
 }
 
 fn is_about_delivery(wrong: &str) -> bool {

@@ -13,6 +13,8 @@ impl Redis {
     pub(super) fn attach(&mut self, caller: Caller<'_>, request: &AttachRequest) -> Result<Attachment, AttachRefusal> {
         let device = caller.device;
         let known = self.devices.contains_key(device);
+        let named =
+            if request.mode == AttachMode::Again && self.has(Fault::RolledBackIsNew) { "" } else { &*request.epoch };
         let mut record = self.devices.get(device).cloned().unwrap_or_default();
         if request.mode == AttachMode::Repair {
             if !known {
@@ -37,7 +39,7 @@ impl Redis {
             return Err(AttachRefusal::TooMany);
         }
         let alone = self.devices.is_empty() && request.from != "end";
-        let from_start = known || !request.epoch.is_empty() || request.from == "start" || alone;
+        let from_start = known || !named.is_empty() || request.from == "start" || alone;
         let at_end = known && self.has(Fault::KnownDeviceAtEnd);
         let start = if from_start && !at_end { EntryId::MIN } else { self.last_id };
         let inbox = self.inbox.get_or_insert_default();
@@ -60,8 +62,8 @@ impl Redis {
             if self.incarnation == 0 {
                 self.raise_incarnation();
             }
-            if !request.epoch.is_empty() {
-                let same = request.epoch.starts_with(&format!("{}.", request.primary));
+            if !named.is_empty() {
+                let same = named.starts_with(&format!("{}.", request.primary));
                 let reason = if same { GapReason::DeviceExpired } else { GapReason::Epoch };
                 open_gap(&mut record, reason, 0, self.unix_ms);
             }
@@ -69,7 +71,8 @@ impl Redis {
             open_gap(&mut record, GapReason::Epoch, 0, self.unix_ms);
         }
         let previous_owner = std::mem::replace(&mut record.owner, caller.owner.to_owned());
-        if !repeated && (request.mode != AttachMode::Repair || self.has(Fault::RepairRaises)) {
+        let raises = if request.mode == AttachMode::Repair { self.has(Fault::RepairRaises) } else { !repeated };
+        if raises {
             record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
         }
         if made || record.start.is_none() {
@@ -89,7 +92,7 @@ impl Redis {
             took_over: !previous_owner.is_empty() && !repeated,
         };
         self.devices.insert(device.to_owned(), record);
-        if previous_owner != caller.owner {
+        if previous_owner != caller.owner || self.has(Fault::OwnGenerationCloses) {
             if self.has(Fault::ReleaseToSuccessor) {
                 self.successors.insert(previous_owner.clone(), caller.owner.to_owned());
             }
