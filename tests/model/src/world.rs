@@ -351,7 +351,7 @@ impl World {
                 let wrongs = client.take(&frame, self.gaps_expected);
                 self.pair.world.wrongs.extend(wrongs);
             }
-            Some(frame) => client.take_older(&frame),
+            Some(frame) => client.take_older(connection, &frame),
             None if current => {
                 client.open = false;
                 match closed {
