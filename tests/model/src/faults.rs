@@ -8,7 +8,7 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
     vec![
         (Fault::TrimByOneDevice, scenario::two_devices()),
         (Fault::TrimWithoutGroup, scenario::two_devices()),
-        (Fault::ReadBeforeSubscribe, scenario::queued_attach()),
+        (Fault::ReadBeforeSubscribe, scenario::subscription()),
         (Fault::DeafToReleases, scenario::takeover()),
         (Fault::ReleaseToSuccessor, scenario::takeover()),
         (Fault::SupersededInAttach, scenario::takeover()),
