@@ -95,6 +95,15 @@ impl Ledger {
         before - self.entries.len()
     }
 
+    /// Calls the current walk 1 and every earlier one 0, or all of them 1 if nobody asks; attempts are first or later.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn renumber(&mut self, current: u16, matters: bool) {
+        for entry in &mut self.entries {
+            entry.walk = u16::from(!matters || entry.walk == current);
+            entry.attempt = entry.attempt.min(2);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -10,6 +10,8 @@
 //! in a later pipeline is executed after everything in an earlier one.
 
 mod acks;
+#[cfg(any(test, feature = "simulation"))]
+mod canonical;
 mod deliver;
 mod ledger;
 mod owner;

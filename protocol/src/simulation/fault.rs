@@ -29,7 +29,7 @@ pub enum Fault {
     StaleAttachWins,
     /// What is heard of a take-over while an attach is in flight is forgotten.
     SupersededInAttach,
-    /// A session closes for its own generation, too.
+    /// An attach tells its own node, too, and a session closes for its own generation.
     OwnGenerationCloses,
     /// A repair makes a new generation.
     RepairRaises,
@@ -45,4 +45,8 @@ pub enum Fault {
     EpochUnnoticed,
     /// A group that had to be made anew is not told.
     RepairSilently,
+    /// A touch does not name the owner again that was struck out.
+    TouchDoesNotClaim,
+    /// A live session whose attach Redis has lost attaches like a new device.
+    RolledBackIsNew,
 }

@@ -218,6 +218,29 @@ impl Node {
         }
     }
 
+    /// Makes nodes equal that will behave alike.
+    pub fn forget_what_is_over(&mut self, world: &World) {
+        let mut hints = VecDeque::new();
+        for hint in std::mem::take(&mut self.hints) {
+            // A second wake-up says nothing that the first one does not.
+            if hint != Hint::Wake || hints.back() != Some(&Hint::Wake) {
+                hints.push_back(hint);
+            }
+        }
+        self.hints = hints;
+        let mut trims = 0;
+        self.orders.retain(|order| *order != Item::Trim || std::mem::replace(&mut trims, 1) == 0);
+        for held in self.sessions.iter_mut().flatten() {
+            held.session.forget_what_is_over(world.now);
+            let pending = world.redis.pending(&held.device);
+            held.handed.retain(|id| pending.contains(id));
+            held.pending_first.retain(|id| pending.contains(id) && !held.handed.contains(id));
+            if held.session.is_ended() {
+                (held.handed, held.pending_first) = (BTreeSet::new(), Vec::new());
+            }
+        }
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, world: &mut World) {
         for key in 0..self.sessions.len() {
@@ -399,6 +422,14 @@ impl Node {
             self.hints.push_back(Hint::Subscribed);
         }
         sent
+    }
+
+    /// The same, and its confirmation is heard at once.
+    pub fn subscribed_at_once(&mut self, world: &mut World) {
+        if self.linked && self.follow == Follow::Sent {
+            self.follow = Follow::Confirmed;
+            self.each(world, |session, _, _| session.handle_subscribed());
+        }
     }
 
     /// Takes the next hint.

@@ -27,6 +27,7 @@ pub struct Pair {
     pub nodes: Vec<Node>,
     /// Nodes that died with a pipeline that Redis may still execute.
     pub dead: Vec<Node>,
+    starts: usize,
     pub config: Arc<SessionConfig>,
     /// When tokens expire, Unix ms.
     pub expires_at_ms: u64,
@@ -57,6 +58,7 @@ impl Pair {
             world: World { now, redis, connections: Vec::new(), wrongs: Vec::new() },
             nodes: (0..nodes).map(|number| Node::new(format!("node-{number}"), PRIMARY)).collect(),
             dead: Vec::new(),
+            starts: 0,
             config: Arc::new(defaults()),
             expires_at_ms: BEGIN_UNIX_MS + 365 * 24 * 60 * 60 * 1_000,
         }
@@ -239,7 +241,8 @@ impl Pair {
 
     /// A node dies and is started again under the same id. What it had sent may still be executed.
     pub fn crash(&mut self, node: usize) {
-        let starts = self.dead.len() + 1;
+        self.starts += 1;
+        let starts = self.starts;
         let primary = self.world.redis.recover();
         let fresh = Node::new(format!("node-{node}.{starts}"), primary);
         self.dead.push(std::mem::replace(&mut self.nodes[node], fresh));
@@ -253,6 +256,15 @@ impl Pair {
         }
         self.route();
         executed
+    }
+
+    /// Makes pairs equal that will behave alike.
+    pub fn forget_what_is_over(&mut self) {
+        self.world.redis.forget_what_is_over();
+        for node in &mut self.nodes {
+            node.forget_what_is_over(&self.world);
+        }
+        self.dead.retain(|node| node.flight().0);
     }
 
     /// One pipeline there and back.

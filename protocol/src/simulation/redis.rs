@@ -1,16 +1,18 @@
 //! What Redis does for one user, in memory: the inbox, its groups, the devices' records, and the functions of
 //! `migrations/`, line by line. It only serves to drive the pure machine; tests of the server use a real Redis.
 
+mod ownership;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+
+use ownership::open_gap;
 
 use super::fault::Fault;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
-use crate::session::{
-    AckBatch, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Failure, Pending, Reply,
-};
+use crate::session::{AckBatch, Command, Failure, Pending, Reply};
 
 /// A reply as the driver would decode it.
 pub type Answer = Reply<Vec<u8>>;
@@ -149,6 +151,7 @@ impl Redis {
             Command::Claim { ids } => self.claim(device, ids),
             Command::ReadPending { after, count } => self.read_pending(device, *after, *count),
             Command::ReadNew { count } => self.read_new(device, *count),
+            Command::Touch { .. } if self.has(Fault::TouchDoesNotClaim) => Reply::Done,
             Command::Touch { generation } => {
                 let record = self.devices.get_mut(device).filter(|record| record.generation == *generation);
                 if let Some(record) = record.filter(|record| record.owner.is_empty()) {
@@ -188,6 +191,13 @@ impl Redis {
 
     fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
+    }
+
+    /// Makes states equal that will behave alike: only whether an entry was delivered before is of interest.
+    pub fn forget_what_is_over(&mut self) {
+        self.sweeps = 0;
+        let groups = self.inbox.iter_mut().flat_map(|inbox| inbox.groups.values_mut());
+        groups.flat_map(|group| group.pending.values_mut()).for_each(|deliveries| *deliveries = 1);
     }
 
     /// A device's group is destroyed by somebody.
@@ -278,110 +288,6 @@ impl Redis {
 
     fn raise_incarnation(&mut self) {
         self.incarnation = (self.incarnation + 1).max(self.unix_ms / 1_000);
-    }
-
-    fn attach(&mut self, caller: Caller<'_>, request: &AttachRequest) -> Result<Attachment, AttachRefusal> {
-        let device = caller.device;
-        let known = self.devices.contains_key(device);
-        let mut record = self.devices.get(device).cloned().unwrap_or_default();
-        if request.mode == AttachMode::Repair {
-            if !known {
-                return Err(AttachRefusal::Removed { primary: self.primary });
-            }
-            if record.generation != request.generation {
-                return Err(AttachRefusal::Superseded);
-            }
-        }
-        let nonce = caller.nonce();
-        let repeated = known && record.nonce == nonce;
-        let instance = if request.instance.is_empty() { nonce.clone() } else { request.instance.to_string() };
-        if known
-            && !repeated
-            && record.instance == instance
-            && request.seq < record.seq
-            && !self.has(Fault::StaleAttachWins)
-        {
-            return Err(AttachRefusal::Stale);
-        }
-        if !known && self.devices.len() >= self.devices_max {
-            return Err(AttachRefusal::TooMany);
-        }
-        let alone = self.devices.is_empty() && request.from != "end";
-        let from_start = known || !request.epoch.is_empty() || request.from == "start" || alone;
-        let at_end = known && self.has(Fault::KnownDeviceAtEnd);
-        let start = if from_start && !at_end { EntryId::MIN } else { self.last_id };
-        let inbox = self.inbox.get_or_insert_default();
-        let made = !inbox.groups.contains_key(device);
-        let group = inbox.groups.entry(device.to_owned()).or_insert(Group { last: start, pending: BTreeMap::new() });
-        let (last_delivered, waiting) = (group.last, group.pending.len());
-        let unread = inbox.entries.range((Bound::Excluded(last_delivered), Bound::Unbounded)).count();
-        let length = inbox.entries.len() as u64;
-        if !known {
-            // All of it, unless an older group of this name is still there.
-            let rest = inbox.entries.keys().filter(|id| **id > last_delivered).copied();
-            let pending = inbox.groups.get(device).into_iter().flat_map(|group| group.pending.keys().copied());
-            self.owed.insert(device.to_owned(), rest.chain(pending).collect());
-        }
-        if made && known && self.has(Fault::RepairSilently) {
-        } else if made && known {
-            self.raise_incarnation();
-            open_gap(&mut record, GapReason::Epoch, 0, self.unix_ms);
-        } else if !known {
-            if self.incarnation == 0 {
-                self.raise_incarnation();
-            }
-            if !request.epoch.is_empty() {
-                let same = request.epoch.starts_with(&format!("{}.", request.primary));
-                let reason = if same { GapReason::DeviceExpired } else { GapReason::Epoch };
-                open_gap(&mut record, reason, 0, self.unix_ms);
-            }
-        } else if record.epoch != request.primary {
-            open_gap(&mut record, GapReason::Epoch, 0, self.unix_ms);
-        }
-        let previous_owner = std::mem::replace(&mut record.owner, caller.owner.to_owned());
-        if !repeated && (request.mode != AttachMode::Repair || self.has(Fault::RepairRaises)) {
-            record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
-        }
-        if made || record.start.is_none() {
-            record.start = Some(last_delivered);
-        }
-        (record.nonce, record.instance) = (nonce, instance);
-        (record.seq, record.epoch) = (request.seq, request.primary);
-        let attachment = Attachment {
-            generation: record.generation,
-            created: !known,
-            incarnation: self.incarnation,
-            pending: Some((waiting + unread) as u64),
-            last_delivered,
-            start: record.start.unwrap_or_default(),
-            gap: record.gap.clone(),
-            length,
-            took_over: !previous_owner.is_empty() && !repeated,
-        };
-        self.devices.insert(device.to_owned(), record);
-        if previous_owner != caller.owner {
-            if self.has(Fault::ReleaseToSuccessor) {
-                self.successors.insert(previous_owner.clone(), caller.owner.to_owned());
-            }
-            let generation = attachment.generation;
-            self.tell(&previous_owner, Control::Superseded { device: device.to_owned(), generation });
-        }
-        Ok(attachment)
-    }
-
-    fn release(&mut self, caller: Caller<'_>, generation: u64, ended: bool) {
-        let Some(record) = self.devices.get_mut(caller.device) else { return };
-        let named =
-            caller.nonce > 0 && record.nonce == caller.nonce() && self.fault != Some(Fault::ReleaseWithoutNonce);
-        if record.owner == caller.owner && (record.generation == generation || named) {
-            if ended {
-                record.owner.clear();
-            }
-            return;
-        }
-        let successor = self.successors.get(caller.owner).cloned();
-        let owner = successor.unwrap_or_else(|| record.owner.clone());
-        self.tell(&owner, Control::Release { device: caller.device.to_owned() });
     }
 
     fn xack(&mut self, device: &str, id: EntryId) -> bool {
@@ -492,23 +398,4 @@ impl Redis {
             self.robbed.extend(robbed.map(|id| (device.clone(), *id)));
         }
     }
-
-    /// `homing_1_remove`, whatever the generation.
-    pub fn remove_device(&mut self, device: &str) {
-        self.trim();
-        if let Some(inbox) = &mut self.inbox {
-            inbox.groups.remove(device);
-        }
-        self.owed.remove(device);
-        let removed = self.devices.remove(device);
-        self.raise_incarnation();
-        if let Some(Record { owner, generation, .. }) = removed {
-            self.tell(&owner, Control::Removed { device: device.to_owned(), generation });
-        }
-    }
-}
-
-fn open_gap(record: &mut Record, reason: GapReason, count: u64, now_ms: u64) {
-    let before = record.gap.as_ref().map_or(0, |gap| gap.count);
-    record.gap = Some(Gap { id: format!("gap-{now_ms}{:03}", before + count).into(), reason, count: before + count });
 }

@@ -9,6 +9,8 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
     pub(crate) connections: Vec<usize>,
+    /// So many of them were of an earlier epoch or device: what they still say counts for nothing.
+    over: usize,
     /// Whether the last connection is still thought to be open.
     pub(crate) open: bool,
     pub(crate) epoch: Option<String>,
@@ -40,8 +42,10 @@ impl Client {
     }
 
     /// Takes a frame of an older connection: only what it confirms is of interest.
-    pub(crate) fn take_older(&mut self, frame: &Value) {
-        self.confirmed.extend(confirmed_of(frame));
+    pub(crate) fn take_older(&mut self, connection: usize, frame: &Value) {
+        if !self.connections[..self.over].contains(&connection) {
+            self.confirmed.extend(confirmed_of(frame));
+        }
     }
 
     /// Takes a frame; what is wrong with it.
@@ -90,6 +94,7 @@ impl Client {
         if self.epoch.as_deref() != epoch {
             if self.epoch.is_some() {
                 self.confirmed.clear();
+                self.over = self.connections.len() - 1;
                 self.last_first = EntryId::MIN;
             }
             self.epoch = epoch.map(str::to_owned);
@@ -99,6 +104,7 @@ impl Client {
     /// The device was deleted: what follows is another device of the same name.
     pub(crate) fn forget(&mut self) {
         let connections = std::mem::take(&mut self.connections);
-        *self = Self { connections, forgot: true, forgetting: self.forgetting, ..Self::default() };
+        let over = connections.len();
+        *self = Self { connections, over, forgot: true, forgetting: self.forgetting, ..Self::default() };
     }
 }

@@ -29,7 +29,12 @@ pub(crate) struct Failure {
 /// Looks at no more than so many states.
 pub(crate) fn explore(scenario: &Scenario, states_max: usize) -> Outcome {
     let begun = Instant::now();
-    let builder = scenario.clone().checker().finish_when(HasDiscoveries::AnyFailures).target_state_count(states_max);
+    let mut builder =
+        scenario.clone().checker().finish_when(HasDiscoveries::AnyFailures).target_state_count(states_max);
+    if let Some(steps_max) = scenario.steps_max {
+        // It counts states, and does not look at the last ones.
+        builder = builder.target_max_depth(steps_max + 2);
+    }
     let checker = builder.spawn_bfs().join();
     let (mut failures, mut unseen) = (Vec::new(), Vec::new());
     for property in scenario.properties() {

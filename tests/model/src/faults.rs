@@ -8,7 +8,7 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
     vec![
         (Fault::TrimByOneDevice, scenario::two_devices()),
         (Fault::TrimWithoutGroup, scenario::two_devices()),
-        (Fault::ReadBeforeSubscribe, scenario::queued_attach()),
+        (Fault::ReadBeforeSubscribe, scenario::subscription()),
         (Fault::DeafToReleases, scenario::takeover()),
         (Fault::ReleaseToSuccessor, scenario::takeover()),
         (Fault::SupersededInAttach, scenario::takeover()),
@@ -25,5 +25,9 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::EpochUnnoticed, scenario::rewind()),
         (Fault::ForgetAnyGeneration, scenario::forget()),
         (Fault::FlagsSilently, scenario::flags()),
+        (Fault::RepairRaises, scenario::repair()),
+        (Fault::OwnGenerationCloses, scenario::repair()),
+        (Fault::TouchDoesNotClaim, scenario::struck()),
+        (Fault::RolledBackIsNew, scenario::rolled_back()),
     ]
 }

@@ -25,6 +25,7 @@ pub(crate) struct Left {
     pub(crate) delete_records: u8,
     pub(crate) rewind: u8,
     pub(crate) flags_off: u8,
+    pub(crate) strike: u8,
 }
 
 impl Left {
@@ -46,6 +47,7 @@ impl Left {
             // The copy is of use only if a rewind may follow.
             Step::Rewind | Step::Save => &mut self.rewind,
             Step::FlagsOff => &mut self.flags_off,
+            Step::Strike(_) => &mut self.strike,
             _ => return None,
         })
     }
@@ -69,11 +71,11 @@ impl Left {
         }
     }
 
-    /// More of everything that may happen at all.
+    /// More messages and acks, and more of everything else that may happen at all.
     fn more(&mut self, more: u8) {
+        self.publish += more;
+        self.ack += more;
         let counts = [
-            &mut self.publish,
-            &mut self.ack,
             &mut self.hang_up,
             &mut self.drop_hint,
             &mut self.repeat_hint,
@@ -92,6 +94,13 @@ pub(crate) struct Scenario {
     pub(crate) window: usize,
     /// Pipelines leave as soon as there is something to send; else they may wait, and carry more.
     pub(crate) eager: bool,
+    /// Subscriptions are confirmed as soon as they are sent.
+    pub(crate) follows: bool,
+    /// Lets every state come to rest to see what is wrong then, not only those in which nothing is under way. Those
+    /// follow from all others, but for clients that ack more often than the scenario says.
+    pub(crate) thorough: bool,
+    /// Looks at what so many steps can reach; `None`: at all that can be reached.
+    pub(crate) steps_max: Option<usize>,
     /// Done first, one after another.
     pub(crate) begin: &'static [Step],
     pub(crate) left: Left,
@@ -117,6 +126,7 @@ impl Scenario {
     /// The same with larger bounds.
     pub(crate) fn larger(mut self, more: u8) -> Self {
         self.left.more(more);
+        self.thorough = true;
         self
     }
 }
@@ -133,35 +143,51 @@ pub(crate) fn all() -> Vec<Scenario> {
         two_devices(),
         links(),
         queued_attach(),
+        subscription(),
         repair(),
+        moved_repair(),
         lost_records(),
         rewind(),
         forget(),
         crash(),
         flags(),
+        rolled_back(),
+        struck(),
     ]
 }
 
 fn base(name: &'static str, begin: &'static [Step], left: Left) -> Scenario {
-    Scenario { name, nodes: 2, window: 4, eager: true, begin, left, fault: None, sights: &[] }
+    Scenario {
+        name,
+        nodes: 2,
+        window: 4,
+        eager: true,
+        follows: true,
+        thorough: true,
+        steps_max: None,
+        begin,
+        left,
+        fault: None,
+        sights: &[],
+    }
 }
 
 /// A → B → C, with messages that were read by whom.
 pub(crate) fn takeover() -> Scenario {
     let left = Left { connects: &[(0, 1), (0, 2)], publish: 1, ..Left::default() };
-    Scenario { nodes: 3, sights: &[Sight::StaleEntries], ..base("take-over A B C", &[PHONE], left) }
+    Scenario { thorough: false, nodes: 3, sights: &[Sight::StaleEntries], ..base("take-over A B C", &[PHONE], left) }
 }
 
 /// What the old owner still acknowledges while a new one reads.
 pub(crate) fn late_acks() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, repeat_hint: 1, ..Left::default() };
-    base("late acks", &[PHONE, Step::Publish], left)
+    Scenario { thorough: false, ..base("late acks", &[PHONE, Step::Publish], left) }
 }
 
 /// Hints are lost unnoticed: only sweeps are left.
 pub(crate) fn sweep() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, drop_hint: 2, pass: 1, ..Left::default() };
-    Scenario { sights: &[Sight::Redelivery], ..base("lost hints", &[PHONE], left) }
+    Scenario { thorough: false, sights: &[Sight::Redelivery], ..base("lost hints", &[PHONE], left) }
 }
 
 pub(crate) fn two_devices() -> Scenario {
@@ -172,13 +198,19 @@ pub(crate) fn two_devices() -> Scenario {
 /// Connections to Redis are lost, and a device moves meanwhile.
 pub(crate) fn links() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, lose_link: 1, break_data: 1, ..Left::default() };
-    base("lost links", &[PHONE], left)
+    Scenario { thorough: false, ..base("lost links", &[PHONE], left) }
 }
 
 /// An attach waits while its client has long gone elsewhere; another one's reply is lost.
 pub(crate) fn queued_attach() -> Scenario {
     let left = Left { connects: &[(0, 0), (0, 1)], publish: 1, hang_up: 1, break_data: 1, ..Left::default() };
-    base("queued attach", &[], left)
+    Scenario { thorough: false, ..base("queued attach", &[], left) }
+}
+
+/// The first session of an inbox on its node: messages come before wake-ups do.
+pub(crate) fn subscription() -> Scenario {
+    let left = Left { connects: &[(0, 0), (0, 1)], publish: 1, hang_up: 1, ..Left::default() };
+    Scenario { follows: false, ..base("subscription", &[], left) }
 }
 
 /// A group or the inbox is deleted under a live session.
@@ -187,15 +219,21 @@ pub(crate) fn repair() -> Scenario {
     base("repair", &[PHONE, Step::Publish], left)
 }
 
+/// The same while the device moves.
+pub(crate) fn moved_repair() -> Scenario {
+    let left = Left { connects: &[(0, 1)], ack: 1, delete_group: 1, ..Left::default() };
+    base("repair and take-over", &[PHONE, Step::Publish], left)
+}
+
 pub(crate) fn lost_records() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, delete_records: 1, ..Left::default() };
-    base("lost records", &[PHONE, Step::Publish], left)
+    Scenario { thorough: false, ..base("lost records", &[PHONE, Step::Publish], left) }
 }
 
 /// Redis comes back with older data.
 pub(crate) fn rewind() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, rewind: 1, ..Left::default() };
-    base("rewind", &[PHONE, Step::Publish], left)
+    Scenario { thorough: false, ..base("rewind", &[PHONE, Step::Save, Step::Publish], left) }
 }
 
 pub(crate) fn forget() -> Scenario {
@@ -213,6 +251,18 @@ pub(crate) fn crash() -> Scenario {
 pub(crate) fn flags() -> Scenario {
     let left = Left { publish: 1, ack: 1, lose_link: 1, flags_off: 1, ..Left::default() };
     base("cleared flags", &[PHONE, WEB], left)
+}
+
+/// Redis comes back as it was before the phone attached.
+pub(crate) fn rolled_back() -> Scenario {
+    let left = Left { connects: &[(0, 0)], publish: 1, ack: 1, rewind: 1, ..Left::default() };
+    base("rolled-back attach", &[WEB, Step::Save], left)
+}
+
+/// The janitor takes a live node for dead, and the device moves.
+pub(crate) fn struck() -> Scenario {
+    let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, strike: 1, ..Left::default() };
+    base("struck owner", &[PHONE], left)
 }
 
 fn is_about_delivery(wrong: &str) -> bool {

@@ -10,7 +10,7 @@ use homing_protocol::simulation::redis::Redis;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::scenario::{Left, Scenario};
+use crate::scenario::{Left, Scenario, Sight};
 
 const DEVICES: [&str; 2] = ["phone", "web"];
 /// Within which every lost hint is made good, and the time between two looks.
@@ -61,6 +61,8 @@ pub(crate) enum Step {
     Rewind,
     /// Somebody switches keyspace events off.
     FlagsOff,
+    /// The janitor takes the device's owner for dead, which lives.
+    Strike(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +73,9 @@ pub(crate) struct World {
     left: Left,
     window: usize,
     eager: bool,
+    follows: bool,
+    thorough: bool,
+    sights: &'static [Sight],
     /// Something happened that only a sweep finds.
     silent: bool,
     /// Something happened that a gap tells.
@@ -112,6 +117,9 @@ impl World {
             left: Left::default(),
             window: scenario.window,
             eager: scenario.eager,
+            follows: scenario.follows,
+            thorough: scenario.thorough,
+            sights: scenario.sights,
             silent: false,
             gaps_expected: false,
             verdict: OnceLock::new(),
@@ -133,7 +141,13 @@ impl World {
 
     /// What is wrong when everything works again.
     pub(crate) fn verdict(&self) -> &[String] {
-        self.verdict.get_or_init(|| self.clone().heal())
+        self.verdict.get_or_init(|| if self.thorough || self.rests() { self.clone().heal() } else { self.wrongs() })
+    }
+
+    /// Whether nothing is under way. Every other state leads to such ones by steps that need no mishap.
+    fn rests(&self) -> bool {
+        let rests = |node: &Node| node.linked && node.flight() == (false, false) && node.hints.is_empty();
+        self.pair.nodes.iter().all(rests)
     }
 
     /// What may happen next.
@@ -164,6 +178,7 @@ impl World {
             for step in [Step::Ack(device), Step::HangUp(device), Step::Forget(device), Step::DeleteGroup(device)] {
                 may(step);
             }
+            may(Step::Strike(device));
         }
         let rest = [Step::Publish, Step::Pass, Step::ExecuteDead, Step::DeleteInbox, Step::DeleteRecords];
         for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff]) {
@@ -194,6 +209,9 @@ impl World {
             Step::Save => self.saved.is_none(),
             Step::Rewind => self.saved.is_some(),
             Step::FlagsOff => self.pair.world.redis.flags,
+            Step::Strike(device) => {
+                self.pair.world.redis.record(DEVICES[device]).is_some_and(|record| !record.owner.is_empty())
+            }
             _ => true,
         }
     }
@@ -271,6 +289,10 @@ impl World {
                 self.lose(|_| true);
             }
             Step::FlagsOff => pair.world.redis.flags = false,
+            Step::Strike(device) => {
+                pair.world.redis.strike_owner(DEVICES[device]);
+                self.silent = true;
+            }
         }
         self.follow_up();
     }
@@ -291,11 +313,25 @@ impl World {
         self.pair.route();
         for node in 0..self.pair.nodes.len() {
             self.pair.nodes[node].subscribe();
+            if self.follows {
+                self.pair.nodes[node].subscribed_at_once(&mut self.pair.world);
+            }
             if self.eager {
                 self.pair.send(node);
             }
         }
         self.receive();
+        self.forget_what_is_over();
+    }
+
+    /// Makes states equal from which the same follows.
+    fn forget_what_is_over(&mut self) {
+        self.pair.forget_what_is_over();
+        for client in &mut self.clients {
+            client.saw_stale &= self.sights.contains(&Sight::StaleEntries);
+            client.saw_redelivery &= self.sights.contains(&Sight::Redelivery);
+        }
+        self.pair.world.redis.trimmed_for_two &= self.sights.contains(&Sight::TrimForTwo);
     }
 
     fn receive(&mut self) -> bool {
@@ -323,7 +359,7 @@ impl World {
                 let wrongs = client.take(&frame, self.gaps_expected);
                 self.pair.world.wrongs.extend(wrongs);
             }
-            Some(frame) => client.take_older(&frame),
+            Some(frame) => client.take_older(connection, &frame),
             None if current => {
                 client.open = false;
                 match closed {
@@ -445,11 +481,24 @@ impl World {
             if owners > 1 {
                 undone.push(format!("owned twice: {device} has {owners} live sessions"));
             }
+            if let Some(node) = self.unnamed_owner(device) {
+                undone.push(format!("unnamed: {device} lives on {node}, and a take-over would not tell it"));
+            }
             let client = &self.clients[number];
             if let Some(epoch) = client.untold.as_ref().filter(|_| !client.forgetting) {
                 undone.push(format!("untold: {device} was not told that {epoch} is over"));
             }
         }
         undone
+    }
+
+    /// The node of a device's session whose record does not name it.
+    fn unnamed_owner(&self, device: &str) -> Option<&str> {
+        let owner = &self.pair.world.redis.record(device)?.owner;
+        let lives = |node: &&Node| {
+            let mut sessions = node.sessions.iter().flatten();
+            sessions.any(|held| held.device == device && held.session.is_live()) && node.owner() != owner
+        };
+        self.pair.nodes.iter().find(lives).map(Node::owner)
     }
 }
