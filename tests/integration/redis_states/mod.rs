@@ -9,6 +9,7 @@ mod killed;
 mod producers;
 mod readiness;
 mod scene;
+mod sessions;
 
 use scene::{Scene, State};
 
