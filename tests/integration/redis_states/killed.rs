@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::harness::redis_server::inbox;
 use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions};
@@ -31,7 +32,7 @@ async fn each_answer_is_true_when_redis_is_killed_in_the_middle_of_publishes() {
     client.round_trip().await;
     let mut told = Answers::default();
     for round in 0..3 {
-        let (answers, accepted) = tokio::sync::mpsc::unbounded_channel();
+        let (answers, accepted) = channel(ACCEPTED_FIRST);
         let load = publish_until_refused(&node, round, answers);
         let killer = kill_when_busy(&mut redis, accepted);
         let (outcomes, ()) = tokio::join!(load, killer);
@@ -60,11 +61,7 @@ async fn each_answer_is_true_when_redis_is_killed_in_the_middle_of_publishes() {
 }
 
 /// Each producer goes on until it was refused, or the outcome of one is unknown and the next was refused.
-async fn publish_until_refused(
-    node: &Node,
-    round: usize,
-    accepted: tokio::sync::mpsc::UnboundedSender<()>,
-) -> Vec<Answers> {
+async fn publish_until_refused(node: &Node, round: usize, accepted: Sender<()>) -> Vec<Answers> {
     let producers = (0..PRODUCERS).map(|producer| {
         let accepted = accepted.clone();
         async move {
@@ -80,7 +77,8 @@ async fn publish_until_refused(
                 match status {
                     201 => {
                         answers.accepted.push((answer["id"].as_str().expect("an id").to_owned(), text));
-                        let _ = accepted.send(());
+                        // Full: enough were counted. Closed: Redis was killed.
+                        let _ = accepted.try_send(());
                     }
                     504 => answers.unknown.push(text),
                     503 => {
@@ -98,7 +96,7 @@ async fn publish_until_refused(
     outcomes
 }
 
-async fn kill_when_busy(redis: &mut Redis, mut accepted: tokio::sync::mpsc::UnboundedReceiver<()>) {
+async fn kill_when_busy(redis: &mut Redis, mut accepted: Receiver<()>) {
     let enough = async {
         for _ in 0..ACCEPTED_FIRST {
             accepted.recv().await.expect("producers go on until Redis is gone");
