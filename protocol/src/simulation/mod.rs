@@ -8,6 +8,7 @@
 
 pub mod connection;
 pub mod fault;
+mod flight;
 pub mod node;
 pub mod pair;
 pub mod redis;

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::connection::{Connection, Out, messages_of};
 use super::fault::Fault;
+use super::flight::{Flight, Item, confirm_early};
 use super::redis::{Answer, Caller, Control, Redis};
 use crate::close::CloseCode;
 use crate::id::EntryId;
-use crate::session::{AckBatch, Action, Command, Failure, Now, Reply, Session, Urgency};
+use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
 
 /// What all nodes share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,51 +48,6 @@ pub struct Held {
     /// Pending when it attached: all of it must be handed out before a new entry is read.
     pending_first: Vec<EntryId>,
     handed: BTreeSet<EntryId>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Item {
-    Session { key: usize, command: Command },
-    Trim,
-    Release { device: String },
-}
-
-impl Item {
-    fn is_new_read(&self) -> bool {
-        matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
-    }
-
-    fn is_attach(&self) -> bool {
-        matches!(self, Self::Session { command: Command::Attach(_), .. })
-    }
-
-    /// A copy, if it reads new entries.
-    fn new_read(&self) -> Option<Self> {
-        match self {
-            Self::Session { key, command: Command::ReadNew { count } } => {
-                Some(Self::Session { key: *key, command: Command::ReadNew { count: *count } })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A planted bug: takes the confirmations out of an ack that is about to be sent.
-fn confirm_early(command: &mut Command) -> Option<AckBatch> {
-    let Command::Ack(batch) = command else { return None };
-    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
-    batch.confirmations.clear();
-    Some(copy)
-}
-
-/// The pipeline in flight.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Flight {
-    items: Vec<Item>,
-    /// Once Redis has executed it.
-    answers: Option<Vec<Answer>>,
-    /// Its connection is dead: it will fail.
-    killed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

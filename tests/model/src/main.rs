@@ -11,6 +11,7 @@ mod faults;
 mod scenario;
 #[cfg(test)]
 mod tests;
+mod undone;
 mod world;
 
 use std::process::ExitCode;

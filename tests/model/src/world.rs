@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::client::Client;
 use crate::scenario::{Left, Scenario, Sight};
 
-const DEVICES: [&str; 2] = ["phone", "web"];
+pub(crate) const DEVICES: [&str; 2] = ["phone", "web"];
 /// Within which every lost hint is made good, and the time between two looks.
 const SWEPT_MS: u64 = 70_000;
 const SWEPT_STEP_MS: u64 = 5_000;
@@ -464,41 +464,5 @@ impl World {
                 self.settle(true);
             }
         }
-    }
-
-    /// What should have been done by the end.
-    fn undone(&self) -> Vec<String> {
-        let mut undone = Vec::new();
-        for (device, owed) in &self.pair.world.redis.owed {
-            let client = &self.clients[DEVICES.iter().position(|name| name == device).unwrap_or_default()];
-            if !owed.is_empty() && !client.forgetting {
-                undone.push(format!("undelivered: {owed:?} never came to {device}"));
-            }
-        }
-        for (number, device) in DEVICES.into_iter().enumerate() {
-            let sessions = self.pair.nodes.iter().flat_map(|node| node.sessions.iter().flatten());
-            let owners = sessions.filter(|held| held.device == device && held.session.is_live()).count();
-            if owners > 1 {
-                undone.push(format!("owned twice: {device} has {owners} live sessions"));
-            }
-            if let Some(node) = self.unnamed_owner(device) {
-                undone.push(format!("unnamed: {device} lives on {node}, and a take-over would not tell it"));
-            }
-            let client = &self.clients[number];
-            if let Some(epoch) = client.untold.as_ref().filter(|_| !client.forgetting) {
-                undone.push(format!("untold: {device} was not told that {epoch} is over"));
-            }
-        }
-        undone
-    }
-
-    /// The node of a device's session whose record does not name it.
-    fn unnamed_owner(&self, device: &str) -> Option<&str> {
-        let owner = &self.pair.world.redis.record(device)?.owner;
-        let lives = |node: &&Node| {
-            let mut sessions = node.sessions.iter().flatten();
-            sessions.any(|held| held.device == device && held.session.is_live()) && node.owner() != owner
-        };
-        self.pair.nodes.iter().find(lives).map(Node::owner)
     }
 }
