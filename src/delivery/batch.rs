@@ -7,6 +7,7 @@ use redis::{Pipeline, Value};
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
+use super::link::ClientId;
 use super::pipeline::{self, Target};
 use super::sessions::SessionKey;
 use super::shard::Shard;
@@ -47,8 +48,8 @@ enum Item {
 pub(super) struct Flight {
     items: Vec<Item>,
     reads: usize,
-    /// `CLIENT ID` of the connection that it was sent on, which may have been given up since.
-    pub(super) client: i64,
+    /// The connection that it was sent on, which may have been given up since.
+    pub(super) client: ClientId,
     sent: TokioInstant,
 }
 
@@ -109,7 +110,7 @@ impl Shard {
         let Some(link) = &self.io.link else { return };
         let mut data = link.data.clone();
         self.io.sent_ms = now.mono_ms;
-        self.io.flight = Some(Flight { items, reads, client: link.client, sent: TokioInstant::now() });
+        self.io.flight = Some(Flight { items, reads, client: link.client.clone(), sent: TokioInstant::now() });
         self.io.answer = Some(Box::pin(async move {
             data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from)
         }));

@@ -4,6 +4,7 @@
 //! includes everything that must be true before the first read: the old data connection is dead, the primary epoch
 //! is known, the notification flags are set and all subscriptions are confirmed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use homing_protocol::name::Name;
@@ -11,7 +12,7 @@ use redis::AsyncConnectionConfig;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use tokio::time::timeout;
 
-use crate::store::server::{self, FlagsOutcome};
+use crate::store::server::{self, FlagsOutcome, ServerIdentity};
 use crate::store::{Function, Key, Store, StoreError};
 
 /// Channels in one `SUBSCRIBE`.
@@ -19,11 +20,19 @@ const SUBSCRIBE_COUNT_MAX: usize = 1_000;
 /// Pipelines that may wait in the connection; the shard keeps one in flight.
 const PIPELINES_MAX: usize = 16;
 
+/// Names a data connection, so that it can be killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClientId {
+    /// `run_id` of the server: one that starts again begins to count its connections anew.
+    server: Arc<str>,
+    /// Its `CLIENT ID`.
+    number: i64,
+}
+
 /// Both connections.
 pub(super) struct Link {
     pub(super) data: MultiplexedConnection,
-    /// `CLIENT ID` of the data connection, by which it can be killed.
-    pub(super) client: i64,
+    pub(super) client: ClientId,
     pub(super) subscriber: PubSubSink,
     pub(super) hints: PubSubStream,
     pub(super) primary: u64,
@@ -40,7 +49,7 @@ pub(super) struct LinkPlan {
     pub(super) channels: Vec<String>,
     pub(super) users: Vec<Name>,
     /// A data connection that may still execute a read that was sent: it must be dead first.
-    pub(super) old_client: Option<i64>,
+    pub(super) old_client: Option<ClientId>,
     pub(super) step_timeout: Duration,
 }
 
@@ -53,14 +62,19 @@ impl LinkPlan {
             .set_pipeline_buffer_size(PIPELINES_MAX);
         let client = self.store.client();
         let mut data = self.step(client.get_multiplexed_async_connection_with_config(&config)).await?;
-        if let Some(old) = self.old_client {
-            kill(&mut data, old, self.step_timeout).await;
+        let identity = self.step(server::identity(&mut data)).await?;
+        if let Some(old) = &self.old_client
+            && *old.server == *identity.run_id
+        {
+            // Where that is not permitted, the early sweeps find what a late read leaves.
+            let _ = timeout(self.step_timeout, kill(&mut data, old.number)).await;
         }
-        let id = self.step(redis::cmd("CLIENT").arg("ID").query_async(&mut data)).await?;
+        let number = self.step(redis::cmd("CLIENT").arg("ID").query_async(&mut data)).await?;
+        let id = ClientId { server: identity.run_id.as_str().into(), number };
         let name = format!("homing:{}", self.owner);
         // Only for people who look at CLIENT LIST; a server that forbids it is fine.
         let _ = self.step(redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut data)).await;
-        let primary = self.primary(&mut data).await?;
+        let primary = self.primary(&mut data, &identity).await?;
         let flags = self.step(server::merge_flags(&mut data)).await?;
         let (subscriber, hints) = self.step(client.get_async_pubsub()).await?.split();
         let mut link = Link { data, client: id, subscriber, hints, primary, flags, users: self.users.clone() };
@@ -73,8 +87,7 @@ impl LinkPlan {
     }
 
     /// Tells Redis which server we see, and learns the primary epoch.
-    async fn primary(&self, data: &mut MultiplexedConnection) -> Result<u64, StoreError> {
-        let identity = self.step(server::identity(data)).await?;
+    async fn primary(&self, data: &mut MultiplexedConnection, identity: &ServerIdentity) -> Result<u64, StoreError> {
         let mut recover = Function::Recover.call(&[&self.store.keys().name(Key::Epoch)]);
         recover.arg(&identity.run_id).arg(&identity.replid).arg(u8::from(identity.fsync_always));
         recover.arg(&identity.replid2);
@@ -100,23 +113,24 @@ impl LinkPlan {
     }
 }
 
-/// Ends a connection at the server, so that nothing that was sent on it is executed later. Where that is not
-/// permitted, the early sweeps find what a late read leaves.
-async fn kill(data: &mut MultiplexedConnection, client: i64, step_timeout: Duration) {
-    let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL").arg("ID").arg(client);
-    let _ = timeout(step_timeout, kill.query_async::<i64>(data)).await;
+/// Ends a connection at the server, so that nothing that was sent on it is executed later.
+async fn kill(data: &mut MultiplexedConnection, number: i64) -> Result<(), StoreError> {
+    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(number).query_async::<i64>(data).await?;
+    Ok(())
 }
 
 /// Ends the data connection of a link whose reply is overdue, by a connection of its own; the reply, or the error, then
 /// arrives where it is awaited.
-pub(super) async fn rescue(store: Store, client: i64, step_timeout: Duration) -> Result<(), StoreError> {
+pub(super) async fn rescue(store: Store, client: ClientId, step_timeout: Duration) -> Result<(), StoreError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(step_timeout))
         .set_response_timeout(Some(step_timeout));
     let mut data = store.client().get_multiplexed_async_connection_with_config(&config).await?;
-    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(client).query_async::<i64>(&mut data).await?;
-    Ok(())
+    if *server::identity(&mut data).await?.run_id != *client.server {
+        // Its server is gone, and the connection with it.
+        return Ok(());
+    }
+    kill(&mut data, client.number).await
 }
 
 /// Subscribes to, or unsubscribes from, the wake-ups of these users.

@@ -47,7 +47,7 @@ impl Shard {
             owner: self.identity.owner.clone(),
             channels: vec![self.control_channel.clone(), self.probe.channel().to_owned()],
             users: self.sessions.users().cloned().collect(),
-            old_client: self.io.old_client,
+            old_client: self.io.old_client.clone(),
             step_timeout: self.limits.redis_reply_timeout,
         };
         self.io.connecting = Some(Box::pin(async move {
@@ -85,7 +85,7 @@ impl Shard {
         self.connect_attempts = 0;
         self.link_lost_ms = None;
         // Killed while the link was made: nothing of it is executed any more.
-        if self.io.flight.as_ref().is_some_and(|flight| Some(flight.client) == self.io.old_client) {
+        if self.io.flight.as_ref().is_some_and(|flight| Some(&flight.client) == self.io.old_client.as_ref()) {
             self.abandon("its connection was given up");
         }
         self.io.old_client = None;
@@ -149,7 +149,7 @@ impl Shard {
     /// Looks at what is overdue.
     pub(super) fn tick_link(&mut self, now: Now) {
         let overdue = now.mono_ms.saturating_sub(self.io.sent_ms) > millis(self.limits.redis_reply_timeout);
-        if let Some(client) = self.io.flight.as_ref().map(|flight| flight.client)
+        if let Some(client) = self.io.flight.as_ref().map(|flight| flight.client.clone())
             && overdue
             && self.io.rescue.is_none()
         {

@@ -20,7 +20,7 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_u
 use super::batch::{Flight, Order};
 use super::drain::Draining;
 use super::event::{Event, ShardHandle};
-use super::link::Link;
+use super::link::{ClientId, Link};
 use super::observe::Observer;
 use super::pipeline::Identity;
 use super::probe::Probe;
@@ -121,8 +121,8 @@ pub struct Shard {
 #[derive(Default)]
 pub(super) struct Io {
     pub(super) link: Option<Link>,
-    /// `CLIENT ID` of a data connection that was given up.
-    pub(super) old_client: Option<i64>,
+    /// A data connection that was given up.
+    pub(super) old_client: Option<ClientId>,
     /// The pipeline in flight and, in `answer`, its replies to come.
     pub(super) flight: Option<Flight>,
     pub(super) answer: Option<Work<Result<Vec<Value>, StoreError>>>,

@@ -60,6 +60,28 @@ async fn a_restart_of_redis_under_load_loses_nothing_that_was_accepted() {
     node.wait_readyz(200).await;
 }
 
+// A server numbers its connections from 1 again when it starts: the number of a node's lost one is somebody else's then.
+#[tokio::test]
+async fn a_node_that_connects_to_a_restarted_redis_ends_nobody_elses_connection() {
+    let (mut redis, node) = redis_and_node().await;
+    node.sigstop();
+    redis.restart().await;
+    let mut others = Vec::new();
+    // Far more than a node without sessions has opened by then.
+    for _ in 0..100 {
+        others.push(redis.connection().await);
+    }
+    node.sigcont();
+    eventually("the node has connected anew", async || {
+        (node.metric("homing_redis_reconnects_total").await >= Some(1.0)).then_some(())
+    })
+    .await;
+    node.wait_readyz(200).await;
+    for other in &mut others {
+        redis::cmd("PING").query_async::<String>(other).await.expect("the connection is still there");
+    }
+}
+
 #[tokio::test]
 async fn a_restart_with_fsync_always_keeps_the_epoch() {
     let mut redis =
