@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record model prometheus real-input redis run test
+.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record model overload prometheus real-input redis run test
 # How long `make fuzz` gives each target.
 SECONDS ?= 60
 
@@ -53,11 +53,14 @@ instructions-record: ## Write benches/instructions.txt anew, for a change that i
 durability: redis ## Kill Redis under load, 10 times for each durability level and a stalled disk (needs strace); prints what was lost
 	HOMING_DURABILITY_TRIALS=$${HOMING_DURABILITY_TRIALS:-10} cargo test --locked --test integration durability -- --nocapture
 
-chaos: redis ## Five minutes of faults with a random seed, release build; HOURS=n for a campaign
-	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --release --locked --test chaos campaign -- --ignored --nocapture
+chaos: redis ## Five minutes of faults with a random seed, optimised; HOURS=n for a campaign
+	HOMING_CHAOS_HOURS="$(HOURS)" cargo test --profile bench --locked --test chaos campaign -- --ignored --nocapture
+
+overload: redis ## Flood a node for 30 s in each way (HOMING_OVERLOAD_SECONDS); prints what was shed and what others felt
+	HOMING_OVERLOAD_SECONDS=$${HOMING_OVERLOAD_SECONDS:-30} cargo test --profile bench --locked --test integration overload -- --nocapture --test-threads 1
 
 check-history: ## Judge the history of a run of chaos again: make check-history HISTORY=path
-	HOMING_HISTORY="$(abspath $(HISTORY))" cargo test --release --locked --test checker recorded_run -- --ignored --nocapture
+	HOMING_HISTORY="$(abspath $(HISTORY))" cargo test --profile bench --locked --test checker recorded_run -- --ignored --nocapture
 
 redis: ## Install redis-server if it is missing (apt-get, dnf or brew)
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { \

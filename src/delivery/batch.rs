@@ -13,8 +13,6 @@ use super::shard::Shard;
 use crate::store::functions::LIBRARY;
 use crate::store::{Function, Key, StoreError, replies};
 
-/// Sessions in one pipeline at most: beyond, a longer one gains nothing and delays the others.
-const SESSIONS_MAX: usize = 2_048;
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Trims in one pipeline at most: each costs Redis some microseconds in one go.
@@ -65,7 +63,7 @@ impl Shard {
             Urgency::None => {}
             Urgency::Now => {
                 held.queued = true;
-                self.queue.push_back(key);
+                self.queue.push(key, held.session.changes_owner());
             }
             Urgency::Coalesce if held.coalescing => {}
             Urgency::Coalesce => {
@@ -86,7 +84,7 @@ impl Shard {
             held.coalescing = false;
             if !held.queued {
                 held.queued = true;
-                self.queue.push_back(key);
+                self.queue.push(key, held.session.changes_owner());
             }
         }
     }
@@ -102,7 +100,7 @@ impl Shard {
         }
         self.flush_acks();
         let mut pipeline = Pipeline::new();
-        let mut items = Vec::with_capacity(self.queue.len().min(SESSIONS_MAX));
+        let mut items = Vec::new();
         let reads = self.fill(now, &mut pipeline, &mut items);
         self.fill_orders(now, &mut pipeline, &mut items);
         if items.is_empty() {
@@ -120,11 +118,11 @@ impl Shard {
     /// Adds what sessions want; answers how many reads are among it.
     fn fill(&mut self, now: Now, pipeline: &mut Pipeline, items: &mut Vec<Item>) -> usize {
         let (mut reads, mut read_bytes) = (0, 0);
-        for _ in 0..self.queue.len().min(SESSIONS_MAX) {
-            if read_bytes > READ_BYTES_MAX {
-                break;
-            }
-            let Some(key) = self.queue.pop_front() else { break };
+        let mut batch = std::mem::take(&mut self.batch);
+        self.queue.take(&mut batch);
+        items.reserve(batch.len());
+        while read_bytes <= READ_BYTES_MAX {
+            let Some(key) = batch.pop_front() else { break };
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.queued = false;
             held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
@@ -143,6 +141,8 @@ impl Shard {
                 items.push(Item::Session { key, command, replies });
             }
         }
+        self.queue.put_back(&mut batch);
+        self.batch = batch;
         reads
     }
 

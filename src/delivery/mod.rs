@@ -18,6 +18,7 @@ mod observe;
 pub mod outlet;
 mod pipeline;
 mod probe;
+mod queue;
 pub mod readiness;
 mod sessions;
 mod shard;

@@ -15,6 +15,14 @@ pub struct SessionKey {
     version: u32,
 }
 
+#[cfg(test)]
+impl SessionKey {
+    /// A key for tests of what only passes keys on.
+    pub(super) fn of(index: u32) -> Self {
+        Self { index, version: 0 }
+    }
+}
+
 /// A session and what the shard keeps about it.
 #[derive(Debug)]
 pub(super) struct Held {

@@ -24,6 +24,7 @@ use super::link::Link;
 use super::observe::Observer;
 use super::pipeline::Identity;
 use super::probe::Probe;
+use super::queue::Queue;
 use super::readiness::Readiness;
 use super::sessions::{SessionKey, Sessions};
 use super::trims::Trims;
@@ -89,7 +90,9 @@ pub struct Shard {
     pub(super) sessions: Sessions,
     pub(super) nonce: u64,
     /// Sessions that want to be in the next pipeline.
-    pub(super) queue: VecDeque<SessionKey>,
+    pub(super) queue: Queue,
+    /// Those that are being put into a pipeline; empty between.
+    pub(super) batch: VecDeque<SessionKey>,
     /// Sessions whose acks gather; all join the next pipeline, which goes at this time at the latest.
     pub(super) coalescing: Vec<SessionKey>,
     pub(super) flush_at: Option<TokioInstant>,
@@ -185,7 +188,8 @@ impl Shard {
             start: config.clock,
             sessions: Sessions::default(),
             nonce: 0,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
+            batch: VecDeque::new(),
             coalescing: Vec::new(),
             flush_at: None,
             orders: Vec::new(),
@@ -279,7 +283,7 @@ impl Shard {
             sessions.get_mut(*key).map_or(0, |held| held.session.acks_waiting())
         };
         let sessions = &mut self.sessions;
-        let count: usize = self.coalescing.iter().chain(&self.queue).map(|key| waiting(key, sessions)).sum();
+        let count: usize = self.coalescing.iter().chain(self.queue.iter()).map(|key| waiting(key, sessions)).sum();
         // Shards share the gauge, so each adds its difference.
         self.observer.ack_buffer.increment(count as f64 - self.acks_observed as f64);
         self.acks_observed = count;

@@ -29,7 +29,7 @@ use crate::delivery::outlet::{Outgoing, Outlet};
 use crate::delivery::{Renewal, SessionKey};
 
 /// Bytes that a connection reads at once, and keeps as a buffer all its life.
-const READ_BUFFER_BYTES: usize = 1_024;
+const READ_BUFFER_BYTES: usize = 512;
 /// Time for a client to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for a client to take what was sent to it before its close. One that reads nothing would else hold its place

@@ -16,6 +16,7 @@ mod functions;
 mod harness;
 mod hostile;
 mod http;
+mod overload;
 mod prometheus;
 mod raw_producers;
 mod real_input;

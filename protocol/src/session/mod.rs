@@ -280,6 +280,12 @@ impl Session {
         }
     }
 
+    /// Whether its next command makes it the owner of its device, or no longer the owner.
+    #[must_use]
+    pub fn changes_owner(&self) -> bool {
+        self.phase == Phase::Ending || matches!(self.attach, Attach::Needed(_))
+    }
+
     /// Adds what this session wants in the next pipeline, in the order in which it must be executed.
     pub fn poll_commands(&mut self, now: Now, blocked: bool, commands: &mut Vec<Command>) {
         if self.phase == Phase::Done || now.mono_ms < self.pause_until_ms || self.attach == Attach::InFlight {

@@ -54,6 +54,9 @@ impl Unit {
             // 99.9 and 99.99 must not look alike.
             return format!("{} %", (value * 1_000.0).round() / 1_000.0);
         }
+        if self == Self::PerSecond && value >= 1.0 {
+            return format!("{}/s", grouped(value));
+        }
         let shown = self.show(value);
         let (number, unit) = shown.split_once(' ').unwrap_or((&shown, ""));
         if !number.contains('.') {
@@ -199,5 +202,8 @@ mod tests {
         assert_eq!(Unit::Bytes.show(1_536.0), "1.50 KiB");
         assert_eq!(Unit::PerSecond.show(25_000.4), "25,000/s");
         assert_eq!(Unit::Percent.show(0.0), "0 %");
+        assert_eq!(Unit::PerSecond.show_round(50.0), "50/s");
+        assert_eq!(Unit::Bytes.show_round(20.0 * 1024.0 * 1024.0), "20 MiB");
+        assert_eq!(Unit::Percent.show_round(99.99), "99.99 %");
     }
 }

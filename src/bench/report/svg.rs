@@ -144,6 +144,9 @@ fn x_axis(chart: &Chart, values: impl Iterator<Item = f64>) -> Axis {
         return Axis { low: 0.0, high, scale: Scale::Tail, begin, end };
     }
     let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+    if chart.x_unit == Unit::Seconds {
+        low = 0.0;
+    }
     if low == high {
         (low, high) = (low - 1.0, high + 1.0);
     }

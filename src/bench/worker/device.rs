@@ -4,15 +4,17 @@
 //! what is left of an incomplete frame belongs to the device.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use homing_protocol::close::CloseCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::fleet::Fleet;
 use super::orders::{Fatal, Target};
-use super::shared::Shared;
 use crate::bench::clock::now_us;
 use crate::bench::frames::{self, Frame, Said};
 
@@ -40,14 +42,14 @@ impl Trouble {
 }
 
 /// Lives until its task is aborted or a retry would not help.
-pub(crate) async fn live(shared: Rc<Shared>, index: u32) {
+pub(crate) async fn live(fleet: Rc<Fleet>, index: u32) {
     let mut pause = RETRY_PAUSE;
     loop {
         // Boxed: a handshake needs room that a quiet connection should not keep.
-        let trouble = match Box::pin(connect(&shared, index)).await {
+        let trouble = match Box::pin(connect(&fleet, index)).await {
             Ok((stream, rest)) => {
-                let trouble = converse(&shared, index, stream, rest).await;
-                if shared.leave(index) {
+                let trouble = converse(&fleet, index, stream, rest).await;
+                if fleet.leave(index) {
                     pause = RETRY_PAUSE;
                 }
                 trouble
@@ -55,23 +57,23 @@ pub(crate) async fn live(shared: Rc<Shared>, index: u32) {
             Err(trouble) => trouble,
         };
         match trouble {
-            Trouble::Fatal(fatal) => return shared.tally.borrow_mut().fatal(fatal),
-            Trouble::Passing(what) => shared.tally.borrow_mut().trouble(&what),
+            Trouble::Fatal(fatal) => return fleet.tally.borrow_mut().fatal(fatal),
+            Trouble::Passing(what) => fleet.tally.borrow_mut().trouble(&what),
         }
-        tokio::time::sleep(pause.mul_f64(1.0 - 0.5 * shared.random())).await;
+        tokio::time::sleep(pause.mul_f64(1.0 - 0.5 * fleet.random())).await;
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
     }
 }
 
 /// Opens the socket, shakes hands, and says `connect`. Gives what came behind the handshake, too.
-async fn connect(shared: &Shared, index: u32) -> Result<(TcpStream, Vec<u8>), Trouble> {
+async fn connect(fleet: &Fleet, index: u32) -> Result<(TcpStream, Vec<u8>), Trouble> {
     let handshake = async {
-        let (target, addresses) = shared.target(index);
-        let mut stream = open(shared, addresses).await.map_err(Trouble::passing("connecting"))?;
+        let (target, addresses) = fleet.target(index);
+        let mut stream = open(fleet, addresses).await.map_err(Trouble::passing("connecting"))?;
         stream.write_all(request(target).as_bytes()).await.map_err(Trouble::passing("handshake"))?;
         let rest = read_answer(&mut stream).await?;
         let mut hello = Vec::new();
-        frames::push_text(&mut hello, shared.hello(index).map_err(Trouble::Fatal)?.as_bytes());
+        frames::push_text(&mut hello, fleet.hello(index).map_err(Trouble::Fatal)?.as_bytes());
         stream.write_all(&hello).await.map_err(Trouble::passing("handshake"))?;
         Ok((stream, rest))
     };
@@ -81,11 +83,11 @@ async fn connect(shared: &Shared, index: u32) -> Result<(TcpStream, Vec<u8>), Tr
     }
 }
 
-async fn open(shared: &Shared, addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+async fn open(fleet: &Fleet, addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     let mut outcome = Err(std::io::Error::other("the name has no address"));
     for address in addresses {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = shared.plan.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        if let Some(source) = fleet.plan.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
             socket.bind(SocketAddr::new(source, 0))?;
         }
         outcome = socket.connect(*address).await;
@@ -147,9 +149,9 @@ struct Link {
 }
 
 /// From `connect` to the end of the connection.
-async fn converse(shared: &Shared, index: u32, stream: TcpStream, rest: Vec<u8>) -> Trouble {
+async fn converse(fleet: &Fleet, index: u32, mut stream: TcpStream, rest: Vec<u8>) -> Trouble {
     let mut link = Box::new(Link { rest, ..Link::default() });
-    let mut ended = if link.rest.is_empty() { None } else { take(shared, index, &mut link, &[]) };
+    let mut ended = if link.rest.is_empty() { None } else { take(fleet, index, &mut link, &[]) };
     loop {
         if let Some(trouble) = ended {
             return trouble;
@@ -159,17 +161,26 @@ async fn converse(shared: &Shared, index: u32, stream: TcpStream, rest: Vec<u8>)
         {
             return Trouble::Passing(format!("connection lost: {error}"));
         }
-        if let Err(error) = stream.readable().await {
-            return Trouble::Passing(format!("connection lost: {error}"));
-        }
-        let mut buffer = shared.buffer.borrow_mut();
-        match stream.try_read(&mut buffer) {
+        match read(fleet, &mut stream).await {
             Ok(0) => return Trouble::Passing(closed(&link, "connection closed")),
-            Ok(length) => ended = take(shared, index, &mut link, &buffer[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(length) => ended = take(fleet, index, &mut link, &fleet.buffer.borrow()[..length]),
             Err(error) => return Trouble::Passing(format!("connection lost: {error}")),
         }
     }
+}
+
+/// Reads into the buffer that all share; its content is there until the next await.
+///
+/// Not by `readable` and `try_read`: after a short read, those would ask the kernel once more whether there is nothing
+/// left, for every message.
+async fn read(fleet: &Fleet, stream: &mut TcpStream) -> std::io::Result<usize> {
+    std::future::poll_fn(|context| {
+        let mut buffer = fleet.buffer.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut buffer);
+        let outcome = std::task::ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
+        Poll::Ready(outcome.map(|()| buffer.filled().len()))
+    })
+    .await
 }
 
 fn closed(link: &Link, what: &str) -> String {
@@ -190,14 +201,14 @@ async fn write(stream: &TcpStream, output: &mut Vec<u8>) -> std::io::Result<()> 
 }
 
 /// Takes in what arrived; leaves what is to be written in `link.output`. Says so if the connection is at its end.
-fn take(shared: &Shared, index: u32, link: &mut Link, arrived: &[u8]) -> Option<Trouble> {
+fn take(fleet: &Fleet, index: u32, link: &mut Link, arrived: &[u8]) -> Option<Trouble> {
     if link.rest.is_empty() {
-        let used = take_frames(shared, index, link, arrived);
+        let used = take_frames(fleet, index, link, arrived);
         return used.map(|used| link.rest.extend_from_slice(&arrived[used..])).err();
     }
     let mut whole = std::mem::take(&mut link.rest);
     whole.extend_from_slice(arrived);
-    let used = take_frames(shared, index, link, &whole);
+    let used = take_frames(fleet, index, link, &whole);
     used.map(|used| {
         whole.drain(..used);
         // Most frames arrive whole: nothing is kept for the next that does not.
@@ -207,13 +218,13 @@ fn take(shared: &Shared, index: u32, link: &mut Link, arrived: &[u8]) -> Option<
 }
 
 /// Takes all complete frames; gives how many bytes they are.
-fn take_frames(shared: &Shared, index: u32, link: &mut Link, bytes: &[u8]) -> Result<usize, Trouble> {
+fn take_frames(fleet: &Fleet, index: u32, link: &mut Link, bytes: &[u8]) -> Result<usize, Trouble> {
     let mut used = 0;
     let now_us = now_us();
     while let Some((frame, length)) = frames::next(&bytes[used..]) {
         used += length;
         match frame {
-            Frame::Text(text) => take_text(shared, index, link, text, now_us),
+            Frame::Text(text) => take_text(fleet, index, link, text, now_us),
             Frame::Ping(payload) => frames::push_pong(&mut link.output, payload),
             Frame::Pong => {}
             Frame::Close(code) => return Err(on_close(link, code)),
@@ -223,14 +234,14 @@ fn take_frames(shared: &Shared, index: u32, link: &mut Link, bytes: &[u8]) -> Re
     Ok(used)
 }
 
-fn take_text(shared: &Shared, index: u32, link: &mut Link, text: &[u8], now_us: u64) {
+fn take_text(fleet: &Fleet, index: u32, link: &mut Link, text: &[u8], now_us: u64) {
     match frames::read(text) {
         Said::Messages(messages) => {
-            let mut ack = shared.scratch.borrow_mut();
+            let mut ack = fleet.scratch.borrow_mut();
             ack.clear();
             ack.extend_from_slice(br#"{"type":"ack","ids":["#);
             let begin = ack.len();
-            let acks = shared.receive(index, messages, now_us, |id| {
+            let acks = fleet.receive(index, messages, now_us, |id| {
                 let is_first = ack.len() == begin;
                 ack.extend_from_slice(if is_first { b"\"" } else { b",\"" });
                 ack.extend_from_slice(id);
@@ -242,17 +253,17 @@ fn take_text(shared: &Shared, index: u32, link: &mut Link, text: &[u8], now_us: 
                 link.acks += acks;
             }
         }
-        Said::Ready => shared.enter(index, now_us),
+        Said::Ready => fleet.enter(index, now_us),
         Said::Ping => frames::push_text(&mut link.output, br#"{"type":"pong"}"#),
-        Said::Acked(count) => shared.tally.borrow_mut().counts.confirmed += count,
+        Said::Acked(count) => fleet.tally.borrow_mut().counts.confirmed += count,
         Said::Gap(id) => {
-            shared.tally.borrow_mut().counts.gaps += 1;
+            fleet.tally.borrow_mut().counts.gaps += 1;
             let ack = [br#"{"type":"ack","ids":[""#, id, br#""]}"#].concat();
             frames::push_text(&mut link.output, &ack);
         }
         Said::Error(text) => {
             let text = String::from_utf8_lossy(text).into_owned();
-            shared.tally.borrow_mut().trouble(&text);
+            fleet.tally.borrow_mut().trouble(&text);
             link.last_error = Some(text);
         }
         Said::Else => {}

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::fleet::Fleet;
 use super::orders::Fatal;
 use super::schedule::Schedule;
-use super::shared::Shared;
 use crate::bench::clock::{Pacer, now_us};
 
 /// Pause before a connection that was lost or refused is made anew.
@@ -17,7 +17,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Publishes until the schedule ends.
 pub(crate) async fn produce(
-    shared: &Shared,
+    fleet: &Fleet,
     mut schedule: Schedule,
     lane: u32,
     api_key: &str,
@@ -25,12 +25,12 @@ pub(crate) async fn produce(
 ) -> Result<(), Fatal> {
     let broken = |error: std::io::Error| Fatal::Broken(error.to_string());
     let pacer = Pacer::new().map_err(broken)?;
-    let mut connection = Connection { shared, lane, api_key, stream: None, answer: Vec::new() };
+    let mut connection = Connection { fleet, lane, api_key, stream: None, answer: Vec::new() };
     let (mut users, mut body) = (Vec::new(), Vec::new());
     loop {
         let max = schedule.in_flight_max().unwrap_or(u64::MAX).max(u64::from(batch));
-        if shared.in_flight().saturating_add(u64::from(batch)) > max && schedule.due_us(now_us()).is_some() {
-            shared.movement().await;
+        if fleet.in_flight().saturating_add(u64::from(batch)) > max && schedule.due_us(now_us()).is_some() {
+            fleet.movement().await;
             continue;
         }
         // A batch is due when its last message is, and all of its messages are meant for that time.
@@ -44,19 +44,19 @@ pub(crate) async fn produce(
         }
         let Some(due_us) = due_us else { return Ok(()) };
         pacer.until(due_us).await.map_err(broken)?;
-        write_body(shared, &users, due_us, batch, &mut body);
+        write_body(fleet, &users, due_us, batch, &mut body);
         let path = match batch {
-            1 => format!("/v1/users/{}/messages", shared.user(users[0])),
+            1 => format!("/v1/users/{}/messages", fleet.user(users[0])),
             _ => "/v1/messages".to_owned(),
         };
         match connection.post(&path, &body).await {
             Ok(Answer { status: 200 | 201, accepted }) if batch == 1 || accepted == users.len() => {
-                users.iter().for_each(|user| shared.answered(*user, None));
+                users.iter().for_each(|user| fleet.answered(*user, None));
             }
             // Which of them were refused does not matter to the counts, and nothing here expects a refusal.
             Ok(Answer { status: 200, accepted }) => {
                 let accepted = users.iter().enumerate().map(|(index, user)| (index < accepted, user));
-                accepted.for_each(|(is, user)| shared.answered(*user, (!is).then_some("part of a batch was refused")));
+                accepted.for_each(|(is, user)| fleet.answered(*user, (!is).then_some("part of a batch was refused")));
             }
             Ok(Answer { status: status @ (401 | 403), .. }) => {
                 return Err(Fatal::Refused(format!(
@@ -65,12 +65,12 @@ pub(crate) async fn produce(
             }
             Ok(Answer { status, .. }) => {
                 let trouble = format!("publishing was answered with {status}");
-                users.iter().for_each(|user| shared.answered(*user, Some(&trouble)));
+                users.iter().for_each(|user| fleet.answered(*user, Some(&trouble)));
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) => {
                 let trouble = format!("publishing: {error}");
-                users.iter().for_each(|user| shared.answered(*user, Some(&trouble)));
+                users.iter().for_each(|user| fleet.answered(*user, Some(&trouble)));
                 connection.stream = None;
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
@@ -78,20 +78,20 @@ pub(crate) async fn produce(
     }
 }
 
-fn write_body(shared: &Shared, users: &[u32], due_us: u64, batch: u32, body: &mut Vec<u8>) {
+fn write_body(fleet: &Fleet, users: &[u32], due_us: u64, batch: u32, body: &mut Vec<u8>) {
     body.clear();
     if batch == 1 {
         body.extend_from_slice(br#"{"data":"#);
-        shared.payloads.push(body, shared.send(users[0], due_us));
+        fleet.payloads.push(body, fleet.send(users[0], due_us));
         body.push(b'}');
         return;
     }
     body.extend_from_slice(br#"{"messages":["#);
     for (index, user) in users.iter().enumerate() {
         body.extend_from_slice(if index == 0 { br#"{"user":""# } else { br#",{"user":""# });
-        body.extend_from_slice(shared.user(*user).as_bytes());
+        body.extend_from_slice(fleet.user(*user).as_bytes());
         body.extend_from_slice(br#"","data":"#);
-        shared.payloads.push(body, shared.send(*user, due_us));
+        fleet.payloads.push(body, fleet.send(*user, due_us));
         body.push(b'}');
     }
     body.extend_from_slice(b"]}");
@@ -104,7 +104,7 @@ struct Answer {
 }
 
 struct Connection<'a> {
-    shared: &'a Shared,
+    fleet: &'a Fleet,
     lane: u32,
     api_key: &'a str,
     stream: Option<TcpStream>,
@@ -113,7 +113,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn post(&mut self, path: &str, body: &[u8]) -> std::io::Result<Answer> {
-        let (target, addresses) = self.shared.target(self.lane * self.shared.plan.devices);
+        let (target, addresses) = self.fleet.target(self.lane * self.fleet.plan.devices);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {

@@ -6,11 +6,11 @@
 //! message, no buffer per connection.
 
 mod device;
+mod fleet;
 mod http;
 pub(crate) mod orders;
 pub(crate) mod payload;
 mod schedule;
-mod shared;
 mod tally;
 mod xadd;
 
@@ -24,9 +24,9 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::bench::BenchError;
 use crate::bench::clock::{Pacer, now_us};
+use fleet::Fleet;
 use orders::{Fatal, Order, Plan, Producer, Publishing, Report};
 use schedule::Schedule;
-use shared::Shared;
 
 /// Time between two reports.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -44,8 +44,8 @@ pub(crate) async fn run() -> Result<(), BenchError> {
     let mut input = BufReader::new(input).lines();
     let line: Option<String> = input.next_line().await.ok().flatten();
     let plan: Plan = line.and_then(|line| serde_json::from_str(&line).ok()).ok_or_else(no_plan)?;
-    match Shared::new(plan).await {
-        Ok(shared) => LocalSet::new().run_until(work(Rc::new(shared), input, output)).await,
+    match Fleet::new(plan).await {
+        Ok(fleet) => LocalSet::new().run_until(work(Rc::new(fleet), input, output)).await,
         Err(fatal) => say(&mut output, &Report { fatal: Some(fatal), ..Report::default() }).await,
     }
     Ok(())
@@ -61,7 +61,7 @@ async fn say(output: &mut Sender, report: &Report) {
 }
 
 /// Takes orders and reports, until there are no more orders.
-async fn work(shared: Rc<Shared>, mut input: Lines<BufReader<Receiver>>, mut output: Sender) {
+async fn work(fleet: Rc<Fleet>, mut input: Lines<BufReader<Receiver>>, mut output: Sender) {
     let mut tick = tokio::time::interval(REPORT_EVERY);
     let mut connecting = JoinSet::new();
     let mut publishing = JoinSet::new();
@@ -70,21 +70,21 @@ async fn work(shared: Rc<Shared>, mut input: Lines<BufReader<Receiver>>, mut out
         tokio::select! {
             line = input.next_line() => match line.ok().flatten().map(|line: String| serde_json::from_str(&line)) {
                 None => break,
-                Some(Err(error)) => shared.tally.borrow_mut().fatal(Fatal::Broken(error.to_string())),
+                Some(Err(error)) => fleet.tally.borrow_mut().fatal(Fatal::Broken(error.to_string())),
                 Some(Ok(Order::Connect { start_us, rate, up_to })) => {
-                    connecting.spawn_local(connect(shared.clone(), start_us, rate, up_to));
+                    connecting.spawn_local(connect(fleet.clone(), start_us, rate, up_to));
                 }
                 Some(Ok(Order::Disconnect)) => {
                     connecting.abort_all();
-                    shared.disconnect();
+                    fleet.disconnect();
                 }
                 Some(Ok(Order::Hush)) => publishing.abort_all(),
-                Some(Ok(Order::SinceConnect)) => shared.is_since_connect.set(true),
-                Some(Ok(Order::Publish(order))) => publish(&shared, order, &mut publishing),
+                Some(Ok(Order::SinceConnect)) => fleet.is_since_connect.set(true),
+                Some(Ok(Order::Publish(order))) => publish(&fleet, order, &mut publishing),
             },
             _ = tick.tick() => {
-                let mut report = shared.tally.borrow_mut().report();
-                report.caught_up = shared.caught_up();
+                let mut report = fleet.tally.borrow_mut().report();
+                report.caught_up = fleet.caught_up();
                 report.is_publishing = !publishing.is_empty();
                 say(&mut output, &report).await;
             }
@@ -95,36 +95,36 @@ async fn work(shared: Rc<Shared>, mut input: Lines<BufReader<Receiver>>, mut out
 }
 
 /// Starts every device that is away, each at its due time.
-async fn connect(shared: Rc<Shared>, start_us: u64, rate: Option<f64>, up_to: u32) {
+async fn connect(fleet: Rc<Fleet>, start_us: u64, rate: Option<f64>, up_to: u32) {
     let pacer = match Pacer::new() {
         Ok(pacer) => pacer,
-        Err(error) => return shared.tally.borrow_mut().fatal(Fatal::Broken(error.to_string())),
+        Err(error) => return fleet.tally.borrow_mut().fatal(Fatal::Broken(error.to_string())),
     };
-    let away = (0..up_to.min(shared.plan.users * shared.plan.devices)).filter(|index| shared.is_away(*index));
+    let away = (0..up_to.min(fleet.plan.users * fleet.plan.devices)).filter(|index| fleet.is_away(*index));
     for (number, index) in away.enumerate() {
         let due_us = start_us + rate.map_or(0, |rate| (number as f64 / rate * 1_000_000.0) as u64);
         if now_us() < due_us && pacer.until(due_us).await.is_err() {
             return;
         }
-        let task = tokio::task::spawn_local(device::live(shared.clone(), index));
-        shared.start(index, due_us, task.abort_handle());
+        let task = tokio::task::spawn_local(device::live(fleet.clone(), index));
+        fleet.start(index, due_us, task.abort_handle());
     }
 }
 
-fn publish(shared: &Rc<Shared>, order: Publishing, publishing: &mut JoinSet<()>) {
-    shared.measured_from_us.set(order.measured_from_us);
-    let lanes = shared.plan.producers.clamp(1, shared.plan.users);
+fn publish(fleet: &Rc<Fleet>, order: Publishing, publishing: &mut JoinSet<()>) {
+    fleet.measured_from_us.set(order.measured_from_us);
+    let lanes = fleet.plan.producers.clamp(1, fleet.plan.users);
     for lane in 0..lanes {
-        let shared = shared.clone();
-        let schedule = Schedule::new(&order, lane, lanes, shared.plan.users);
+        let fleet = fleet.clone();
+        let schedule = Schedule::new(&order, lane, lanes, fleet.plan.users);
         publishing.spawn_local(async move {
-            let outcome = match &shared.plan.producer {
+            let outcome = match &fleet.plan.producer {
                 Producer::None => Ok(()),
-                Producer::Http { api_key, batch } => http::produce(&shared, schedule, lane, api_key, *batch).await,
-                Producer::Xadd { redis, prefix } => xadd::produce(&shared, schedule, redis, prefix).await,
+                Producer::Http { api_key, batch } => http::produce(&fleet, schedule, lane, api_key, *batch).await,
+                Producer::Xadd { redis, prefix } => xadd::produce(&fleet, schedule, redis, prefix).await,
             };
             if let Err(fatal) = outcome {
-                shared.tally.borrow_mut().fatal(fatal);
+                fleet.tally.borrow_mut().fatal(fatal);
             }
         });
     }

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
+use super::fleet::Fleet;
 use super::orders::Fatal;
 use super::schedule::Schedule;
-use super::shared::Shared;
 use crate::bench::clock::{Pacer, now_us};
 use crate::store::{Key, KeySpace};
 
@@ -25,7 +25,7 @@ type Reader = Box<dyn AsyncRead + Unpin>;
 type Writer = Box<dyn AsyncWrite + Unpin>;
 
 /// Publishes until the schedule ends and everything is answered.
-pub(crate) async fn produce(shared: &Shared, schedule: Schedule, url: &str, prefix: &str) -> Result<(), Fatal> {
+pub(crate) async fn produce(fleet: &Fleet, schedule: Schedule, url: &str, prefix: &str) -> Result<(), Fatal> {
     let info = url.into_connection_info().map_err(|error| Fatal::Broken(format!("Redis: {error}")))?;
     let unreachable = |error: std::io::Error| Fatal::Unreachable(format!("Redis at {}: {error}", info.addr()));
     let (mut reader, mut writer): (Reader, Writer) = match info.addr() {
@@ -52,7 +52,7 @@ pub(crate) async fn produce(shared: &Shared, schedule: Schedule, url: &str, pref
     push_command(&mut hello, &[b"SELECT", settings.db().to_string().as_bytes()]);
     writer.write_all(&hello).await.map_err(unreachable)?;
     let lane = Lane {
-        shared,
+        fleet,
         keys: KeySpace::new(prefix, settings.db()),
         unanswered: RefCell::default(),
         answered: Notify::new(),
@@ -79,7 +79,7 @@ pub(crate) async fn produce(shared: &Shared, schedule: Schedule, url: &str, pref
 }
 
 struct Lane<'a> {
-    shared: &'a Shared,
+    fleet: &'a Fleet,
     keys: KeySpace,
     /// Users of the commands that have no reply yet, in order.
     unanswered: RefCell<VecDeque<u32>>,
@@ -90,7 +90,7 @@ impl Lane<'_> {
     fn take_reply(&self, error: Option<&str>) {
         let user = self.unanswered.borrow_mut().pop_front();
         if let Some(user) = user {
-            self.shared.answered(user, error);
+            self.fleet.answered(user, error);
         }
         self.answered.notify_one();
     }
@@ -102,10 +102,10 @@ impl Lane<'_> {
         while let Some(due_us) = schedule.due_us(now_us()) {
             let room = match schedule.in_flight_max() {
                 None => BATCH_MAX,
-                Some(max) => usize::try_from(max.saturating_sub(self.shared.in_flight())).unwrap_or(BATCH_MAX),
+                Some(max) => usize::try_from(max.saturating_sub(self.fleet.in_flight())).unwrap_or(BATCH_MAX),
             };
             if room == 0 {
-                self.shared.movement().await;
+                self.fleet.movement().await;
                 continue;
             }
             if self.unanswered.borrow().len() >= UNANSWERED_MAX {
@@ -119,9 +119,9 @@ impl Lane<'_> {
                 let Some(due_us) = schedule.due_us(now_us).filter(|due_us| *due_us <= now_us) else { break };
                 let user = schedule.take();
                 payload.clear();
-                self.shared.payloads.push(&mut payload, self.shared.send(user, due_us));
+                self.fleet.payloads.push(&mut payload, self.fleet.send(user, due_us));
                 // Names of users are made by the plan, and are names.
-                let Ok(name) = Name::parse(&self.shared.user(user)) else { continue };
+                let Ok(name) = Name::parse(&self.fleet.user(user)) else { continue };
                 let key = self.keys.name(Key::Inbox(&name));
                 push_command(&mut output, &[b"XADD", key.as_bytes(), b"*", b"data", &payload]);
                 self.unanswered.borrow_mut().push_back(user);

@@ -1,5 +1,7 @@
 //! The redis-server process, its memory and its disk.
 
+use std::time::Duration;
+
 use super::super::plan::{Kind, Period};
 use super::Nemesis;
 
@@ -43,6 +45,35 @@ impl Nemesis {
         if self.cluster.redis.exited().is_some() {
             self.cluster.redis.start_again().await;
             self.cluster.watch();
+        } else {
+            self.rewrite_log().await;
+        }
+    }
+
+    /// What OPERATIONS.md asks of operators: after a short write, Redis 7.0's log may be broken from there on although
+    /// Redis goes on, and would not be loaded again.
+    async fn rewrite_log(&self) {
+        let redis = &self.cluster.redis;
+        let end = tokio::time::Instant::now() + REWRITE_PATIENCE;
+        let rewritten = async || -> Option<()> {
+            let before = redis.try_query::<String>(&["INFO", "persistence"]).await.ok()?;
+            if before.contains("aof_rewrite_in_progress:1") {
+                return None;
+            }
+            redis.try_query::<String>(&["BGREWRITEAOF"]).await.ok()?;
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let after = redis.try_query::<String>(&["INFO", "persistence"]).await.ok()?;
+                if after.contains("aof_rewrite_in_progress:0") && after.contains("aof_rewrite_scheduled:0") {
+                    return after.contains("aof_last_bgrewrite_status:ok").then_some(());
+                }
+            }
+        };
+        while rewritten().await.is_none() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 }
+
+/// Time for Redis to rewrite its log after the disk has room again.
+const REWRITE_PATIENCE: Duration = Duration::from_secs(20);

@@ -213,8 +213,17 @@ impl Client {
         self.next_messages(1).await.remove(0)
     }
 
-    /// The next message within a time, `None` when it has passed or the connection was closed. For readers that go on
-    /// until something else tells them to stop, never to prove that nothing comes.
+    /// All messages that have arrived, and at least one.
+    pub(crate) async fn next_batch(&mut self) -> Vec<Message> {
+        let count = self.messages.len().max(1);
+        let mut batch = self.next_messages(count).await;
+        batch.extend(self.messages.drain(..));
+        batch
+    }
+
+    /// The next message within a time, `None` when it has passed or the connection was closed: then at once, so
+    /// that a loop over it must look at [`Client::closed`], or it keeps the whole test's thread to itself. For readers
+    /// that go on until something else tells them to stop, never to prove that nothing comes.
     pub(crate) async fn poll_message(&mut self, time: Duration) -> Option<Message> {
         if self.messages.is_empty() && self.closed.is_none() {
             // Reading is cancel-safe: tungstenite keeps what it has of a frame.

@@ -59,7 +59,7 @@ struct Outgoing {
 }
 
 /// The state of a worker. Its tasks run on one thread; no borrow is held across an await.
-pub(crate) struct Shared {
+pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     pub(crate) payloads: Payloads,
     pub(crate) tally: RefCell<Tally>,
@@ -77,7 +77,7 @@ pub(crate) struct Shared {
     random: Cell<u64>,
 }
 
-impl Shared {
+impl Fleet {
     pub(crate) async fn new(plan: Plan) -> Result<Self, Fatal> {
         let mut addresses = Vec::new();
         for Target { host, port, .. } in &plan.targets {

@@ -1,0 +1,99 @@
+//! The sessions that want to be in the next pipeline.
+
+use std::collections::VecDeque;
+
+use super::sessions::SessionKey;
+
+/// Sessions in one pipeline at most: beyond, a longer one gains nothing and delays the others.
+pub(super) const SESSIONS_MAX: usize = 2_048;
+/// Of these, sessions that attach or release. Each costs Redis a function of up to 0.2 ms, so that a pipeline full of
+/// them would keep everybody's messages waiting for 0.4 s, on every node.
+pub(super) const OWNER_CHANGES_MAX: usize = 64;
+
+/// A queue in which sessions that come and go, however many, do not stand before those that are there.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    present: VecDeque<SessionKey>,
+    changing: VecDeque<SessionKey>,
+}
+
+impl Queue {
+    /// Adds a session; `changes_owner`: it will attach or release.
+    pub(super) fn push(&mut self, key: SessionKey, changes_owner: bool) {
+        if changes_owner { self.changing.push_back(key) } else { self.present.push_back(key) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.present.is_empty() && self.changing.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SessionKey> {
+        self.present.iter().chain(&self.changing)
+    }
+
+    /// Those for one pipeline, oldest first; the rest stays. Both kinds move on with each pipeline, so that neither
+    /// waits for ever.
+    pub(super) fn take(&mut self, batch: &mut VecDeque<SessionKey>) {
+        let changing = self.changing.len().min(OWNER_CHANGES_MAX);
+        let present = self.present.len().min(SESSIONS_MAX - changing);
+        batch.extend(self.present.drain(..present));
+        batch.extend(self.changing.drain(..changing));
+    }
+
+    /// Puts back, in front of all others, what did not fit.
+    pub(super) fn put_back(&mut self, batch: &mut VecDeque<SessionKey>) {
+        while let Some(key) = batch.pop_back() {
+            self.present.push_front(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(queue: &mut Queue) -> Vec<SessionKey> {
+        let mut batch = VecDeque::new();
+        queue.take(&mut batch);
+        batch.into()
+    }
+
+    // Ten thousand clients come back at once: a message for somebody who is there must not wait for their attaches.
+    #[test]
+    fn a_session_that_is_there_is_in_the_next_pipeline_however_many_arrive() {
+        let mut queue = Queue::default();
+        for index in 0..10_000 {
+            queue.push(SessionKey::of(index), true);
+        }
+        queue.push(SessionKey::of(10_000), false);
+        let first = taken(&mut queue);
+        assert_eq!(first[0], SessionKey::of(10_000));
+        assert_eq!(first.len(), 1 + OWNER_CHANGES_MAX);
+    }
+
+    #[test]
+    fn sessions_that_arrive_move_on_however_many_are_there() {
+        let mut queue = Queue::default();
+        for index in 0..10_000 {
+            queue.push(SessionKey::of(index), false);
+        }
+        queue.push(SessionKey::of(10_000), true);
+        let first = taken(&mut queue);
+        assert_eq!(first.len(), SESSIONS_MAX);
+        assert_eq!(first.last(), Some(&SessionKey::of(10_000)));
+        assert!(!queue.is_empty());
+    }
+
+    #[test]
+    fn what_did_not_fit_comes_first_next_time() {
+        let mut queue = Queue::default();
+        (0..3).for_each(|index| queue.push(SessionKey::of(index), false));
+        let mut batch = VecDeque::new();
+        queue.take(&mut batch);
+        batch.pop_front();
+        queue.push(SessionKey::of(3), false);
+        queue.put_back(&mut batch);
+        assert_eq!(taken(&mut queue), [1, 2, 3].map(SessionKey::of));
+        assert!(queue.is_empty());
+    }
+}
