@@ -53,6 +53,15 @@ fn what_is_lost_in_a_declared_window_and_told_is_no_violation() {
     assert_eq!((verdict.faults[0].times, verdict.faults[0].lost), (1, 1), "{verdict}");
 }
 
+// Redis has forgotten the device until it attaches again, and the user's other devices may have acked meanwhile.
+#[test]
+fn what_is_lost_between_the_fault_and_the_word_of_it_is_declared() {
+    let mut story = Story::with_alice();
+    let from_us = story.now_us();
+    story.losing_fault(1, "all", from_us).healed(1).accept("a", 1).gap(1, "e2", "epoch", 0);
+    assert_eq!(story.drained_and_over().passes().counts.lost_in_declared_window, 1);
+}
+
 #[test]
 fn a_device_that_never_came_back_could_not_be_told_of_a_loss() {
     let mut story = Story::with_alice();

@@ -61,6 +61,7 @@ async fn trial(fsync: &'static str, stalled: bool) -> Toll {
     if let Some(strace) = &stall {
         eventually("strace is attached", async || strace.output().contains("attached").then_some(())).await;
     }
+    #[allow(clippy::disallowed_methods, reason = "one message for each publish of a trial that ends")]
     let (answers, accepted) = unbounded_channel();
     let producers =
         futures_util::future::join_all((0..PRODUCERS).map(|number| produce(&node, number, answers.clone())));

@@ -138,7 +138,8 @@ enum Loss {
 }
 
 fn account_for_loss(faults: &mut Faults, device: &Device, message: &Message, told_of_drops: &mut u64) -> Loss {
-    if let Some(fault) = faults.blame(message.user, message.publish_us, message.accepted_us) {
+    let told_since = |from_us| device.told_since(from_us);
+    if let Some(fault) = faults.blame(message.user, message.publish_us, message.accepted_us, told_since) {
         if device.was_told(fault.from_us, fault.healed_us) {
             return Loss::Declared;
         }

@@ -27,7 +27,7 @@ pub(crate) struct Device {
     /// How its latest connection behaves.
     pub(crate) group: u32,
     /// When a gap last told it of a new epoch.
-    told_us: Option<u64>,
+    told_us: Vec<u64>,
     /// Drops that gaps told of, by the gap's id: a gap is repeated until it is acked.
     dropped: HashMap<String, u64>,
     /// Epoch and id of the latest entry that came as new.
@@ -206,7 +206,7 @@ impl Devices {
         }
         let device = &mut self.all[connection.device];
         if reason == "epoch" {
-            device.told_us = Some(now_us);
+            device.told_us.push(now_us);
         } else {
             let told = device.dropped.entry(id.to_owned()).or_default();
             *told = (*told).max(count);
@@ -316,7 +316,7 @@ impl Device {
             open: 0,
             stayed: false,
             group,
-            told_us: None,
+            told_us: Vec::new(),
             dropped: HashMap::new(),
             newest: None,
             got: HashMap::new(),
@@ -345,7 +345,12 @@ impl Device {
     /// Whether it was told of a new epoch since a fault began, or has not been there to be told since it was healed.
     pub(crate) fn was_told(&self, from_us: u64, healed_us: u64) -> bool {
         let was_there = self.stayed || self.last_ready_us > healed_us;
-        self.told_us.is_some_and(|told_us| told_us >= from_us) || !was_there
+        self.told_since(from_us).is_some() || !was_there
+    }
+
+    /// When it was first told of a new epoch since a fault began.
+    pub(crate) fn told_since(&self, from_us: u64) -> Option<u64> {
+        self.told_us.iter().copied().find(|told_us| *told_us >= from_us)
     }
 
     /// Whether a message first sent on this line is owed: the device certainly existed, or certainly was the first to

@@ -136,11 +136,19 @@ impl Faults {
     }
 
     /// Counts a loss for the first fault that may have caused it. A message was appended somewhere between its publish
-    /// and its answer; a fault may lose it if that can have been within its window.
-    pub(crate) fn blame(&mut self, user: u32, publish_us: u64, accepted_us: u64) -> Option<&Fault> {
+    /// and its answer; a fault may lose it if that can have been within its window. For a device that window ends when
+    /// it is told of the new epoch, since Redis has forgotten it until it attaches again: what comes before may be
+    /// trimmed when the user's other devices have acknowledged it. `told_since` says when that was.
+    pub(crate) fn blame(
+        &mut self,
+        user: u32,
+        publish_us: u64,
+        accepted_us: u64,
+        told_since: impl Fn(u64) -> Option<u64>,
+    ) -> Option<&Fault> {
         let may_lose = |fault: &&mut Fault| {
             fault.loses_from_us.is_some_and(|from_us| from_us <= accepted_us)
-                && publish_us <= fault.healed_us
+                && publish_us <= fault.healed_us.max(told_since(fault.from_us).unwrap_or_default())
                 && fault.may_hit(user)
         };
         let fault = self.all.iter_mut().find(may_lose)?;

@@ -31,6 +31,7 @@ async fn each_answer_is_true_when_redis_is_killed_in_the_middle_of_publishes() {
     client.round_trip().await;
     let mut told = Answers::default();
     for round in 0..3 {
+        #[allow(clippy::disallowed_methods, reason = "one message for each publish of a round that ends")]
         let (answers, accepted) = tokio::sync::mpsc::unbounded_channel();
         let load = publish_until_refused(&node, round, answers);
         let killer = kill_when_busy(&mut redis, accepted);
