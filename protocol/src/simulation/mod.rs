@@ -8,7 +8,6 @@
 
 pub mod connection;
 pub mod fault;
-mod flight;
 pub mod node;
 pub mod pair;
 pub mod redis;

@@ -1,14 +1,15 @@
 //! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
 
+mod hints;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use super::connection::{Connection, Out, messages_of};
 use super::fault::Fault;
-use super::flight::{Flight, Item, confirm_early};
 use super::redis::{Answer, Caller, Control, Redis};
 use crate::close::CloseCode;
 use crate::id::EntryId;
-use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
+use crate::session::{AckBatch, Action, Command, Failure, Now, Reply, Session, Urgency};
 
 /// What all nodes share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +49,51 @@ pub struct Held {
     /// Pending when it attached: all of it must be handed out before a new entry is read.
     pending_first: Vec<EntryId>,
     handed: BTreeSet<EntryId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Session { key: usize, command: Command },
+    Trim,
+    Release { device: String },
+}
+
+impl Item {
+    fn is_new_read(&self) -> bool {
+        matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
+    }
+
+    fn is_attach(&self) -> bool {
+        matches!(self, Self::Session { command: Command::Attach(_), .. })
+    }
+
+    /// A copy, if it reads new entries.
+    fn new_read(&self) -> Option<Self> {
+        match self {
+            Self::Session { key, command: Command::ReadNew { count } } => {
+                Some(Self::Session { key: *key, command: Command::ReadNew { count: *count } })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A planted bug: takes the confirmations out of an ack that is about to be sent.
+fn confirm_early(command: &mut Command) -> Option<AckBatch> {
+    let Command::Ack(batch) = command else { return None };
+    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
+    batch.confirmations.clear();
+    Some(copy)
+}
+
+/// The pipeline in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Flight {
+    items: Vec<Item>,
+    /// Once Redis has executed it.
+    answers: Option<Vec<Answer>>,
+    /// Its connection is dead: it will fail.
+    killed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -359,127 +405,5 @@ impl Node {
             self.with(world, key, work);
         }
         found
-    }
-
-    /// Subscribes to the inbox, if a session needs it.
-    pub fn subscribe(&mut self) -> bool {
-        if !self.linked || self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
-            return false;
-        }
-        self.follow = Follow::Sent;
-        true
-    }
-
-    /// Redis executes the subscription: events follow the confirmation on the same connection.
-    pub fn subscribed(&mut self) -> bool {
-        let sent = self.linked && self.follow == Follow::Sent;
-        if sent {
-            self.follow = Follow::Confirmed;
-            self.hints.push_back(Hint::Subscribed);
-        }
-        sent
-    }
-
-    /// The same, and its confirmation is heard at once.
-    pub fn subscribed_at_once(&mut self, world: &mut World) {
-        if self.linked && self.follow == Follow::Sent {
-            self.follow = Follow::Confirmed;
-            self.each(world, |session, _, _| session.handle_subscribed());
-        }
-    }
-
-    /// Takes the next hint.
-    pub fn hear(&mut self, world: &mut World) -> bool {
-        let Some(hint) = self.hints.pop_front() else { return false };
-        let deaf = world.redis.fault == Some(Fault::DeafToReleases);
-        match hint {
-            Hint::Wake if world.redis.fault == Some(Fault::WakeLostInRead) => {
-                for key in
-                    (0..self.sessions.len()).filter(|key| !self.flies(*key, Item::is_new_read)).collect::<Vec<_>>()
-                {
-                    self.with(world, key, |session, _, _| session.handle_wake());
-                }
-            }
-            Hint::FlagsRestored => self.each(world, |session, now, _| session.handle_hints_lost(now)),
-            Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
-            Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
-            Hint::Control(Control::Release { .. }) if deaf => {}
-            Hint::Control(control) => self.handle_control(world, control),
-        }
-        true
-    }
-
-    fn handle_control(&mut self, world: &mut World, control: Control) {
-        let device = match &control {
-            Control::Superseded { device, .. }
-            | Control::Release { device }
-            | Control::Removed { device, .. }
-            | Control::Gap { device, .. } => device.clone(),
-        };
-        let mut known = false;
-        let fault = world.redis.fault;
-        for key in 0..self.sessions.len() {
-            if matches!(control, Control::Superseded { .. })
-                && fault == Some(Fault::SupersededInAttach)
-                && self.flies(key, Item::is_attach)
-            {
-                continue;
-            }
-            let control = control.clone();
-            known |= self.with_device(world, key, &device, |session, _, actions| match control {
-                Control::Superseded { generation, .. } => {
-                    let more = u64::from(fault == Some(Fault::OwnGenerationCloses));
-                    session.handle_superseded(generation + more, actions);
-                }
-                Control::Release { .. } => session.handle_released(),
-                Control::Removed { generation, .. } => session.handle_removed(generation, actions),
-                Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
-            });
-        }
-        if !known && matches!(control, Control::Superseded { .. }) {
-            self.orders.push(Item::Release { device });
-        }
-    }
-
-    /// The subscription connection is gone, and with it what it would have said.
-    pub fn lose_link(&mut self) {
-        self.linked = false;
-        self.hints.clear();
-        if self.follow == Follow::Sent {
-            self.follow = Follow::No;
-        }
-    }
-
-    /// The data connection is gone: whether the pipeline was executed stays unknown.
-    pub fn break_data(&mut self) {
-        if let Some(flight) = &mut self.flight {
-            flight.killed = true;
-        }
-        self.lose_link();
-    }
-
-    /// A new link, as `handle_connected` makes it.
-    pub fn relink(&mut self, world: &mut World) -> bool {
-        if self.linked {
-            return false;
-        }
-        if let Some(flight) = &mut self.flight {
-            flight.killed = true;
-        }
-        self.linked = true;
-        self.hints.clear();
-        let primary = world.redis.recover();
-        if primary != self.primary && world.redis.fault != Some(Fault::EpochUnnoticed) {
-            self.primary = primary;
-            self.each(world, |session, _, _| session.handle_epoch(primary));
-        }
-        if self.sessions.iter().any(Option::is_some) {
-            self.follow = Follow::Confirmed;
-            self.each(world, |session, _, _| session.handle_subscribed());
-        }
-        if world.redis.fault != Some(Fault::ForgetfulLink) {
-            self.each(world, |session, now, _| session.handle_hints_lost(now));
-        }
-        true
     }
 }

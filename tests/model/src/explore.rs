@@ -29,12 +29,7 @@ pub(crate) struct Failure {
 /// Looks at no more than so many states.
 pub(crate) fn explore(scenario: &Scenario, states_max: usize) -> Outcome {
     let begun = Instant::now();
-    let mut builder =
-        scenario.clone().checker().finish_when(HasDiscoveries::AnyFailures).target_state_count(states_max);
-    if let Some(steps_max) = scenario.steps_max {
-        // It counts states, and does not look at the last ones.
-        builder = builder.target_max_depth(steps_max + 2);
-    }
+    let builder = scenario.clone().checker().finish_when(HasDiscoveries::AnyFailures).target_state_count(states_max);
     let checker = builder.spawn_bfs().join();
     let (mut failures, mut unseen) = (Vec::new(), Vec::new());
     for property in scenario.properties() {
@@ -51,7 +46,8 @@ pub(crate) fn explore(scenario: &Scenario, states_max: usize) -> Outcome {
     }
     Outcome {
         states: checker.unique_state_count(),
-        depth: checker.max_depth(),
+        // It counts states, the first one included.
+        depth: checker.max_depth() - 1,
         took: begun.elapsed(),
         complete: checker.state_count() < states_max,
         failures,

@@ -11,7 +11,6 @@ mod faults;
 mod scenario;
 #[cfg(test)]
 mod tests;
-mod undone;
 mod world;
 
 use std::process::ExitCode;

@@ -99,8 +99,6 @@ pub(crate) struct Scenario {
     /// Lets every state come to rest to see what is wrong then, not only those in which nothing is under way. Those
     /// follow from all others, but for clients that ack more often than the scenario says.
     pub(crate) thorough: bool,
-    /// Looks at what so many steps can reach; `None`: at all that can be reached.
-    pub(crate) steps_max: Option<usize>,
     /// Done first, one after another.
     pub(crate) begin: &'static [Step],
     pub(crate) left: Left,
@@ -164,7 +162,6 @@ fn base(name: &'static str, begin: &'static [Step], left: Left) -> Scenario {
         eager: true,
         follows: true,
         thorough: true,
-        steps_max: None,
         begin,
         left,
         fault: None,

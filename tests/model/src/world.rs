@@ -1,9 +1,10 @@
 //! A state of the model: clients, nodes and Redis, what may still go wrong, and what one step makes of it.
 
+mod heal;
+
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
-use homing_protocol::simulation::fault::Fault;
 use homing_protocol::simulation::node::{Hint, Node};
 use homing_protocol::simulation::pair::Pair;
 use homing_protocol::simulation::redis::Redis;
@@ -12,13 +13,9 @@ use serde_json::json;
 use crate::client::Client;
 use crate::scenario::{Left, Scenario, Sight};
 
-pub(crate) const DEVICES: [&str; 2] = ["phone", "web"];
-/// Within which every lost hint is made good, and the time between two looks.
-const SWEPT_MS: u64 = 70_000;
-const SWEPT_STEP_MS: u64 = 5_000;
+const DEVICES: [&str; 2] = ["phone", "web"];
 /// Longer than the ack time-out.
 pub(crate) const LONG_MS: u64 = 31_000;
-const ROUNDS_MAX: usize = 1_000;
 
 /// One thing that happens. Numbers of nodes and devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -387,82 +384,6 @@ impl World {
         let ids = std::mem::take(&mut client.unacked);
         if let Some(connection) = client.connections.last() {
             self.pair.ack(*connection, &ids);
-        }
-    }
-
-    /// Everything goes on until nothing is left to do. No time passes.
-    fn settle(&mut self, acks: bool) {
-        for _ in 0..ROUNDS_MAX {
-            let mut progress = false;
-            for node in 0..self.pair.nodes.len() {
-                progress |= self.pair.settle_node(node);
-            }
-            progress |= self.receive();
-            for device in 0..DEVICES.len() {
-                if acks && self.clients[device].open && !self.clients[device].unacked.is_empty() {
-                    self.ack(device);
-                    progress = true;
-                }
-            }
-            if !progress {
-                return;
-            }
-        }
-        self.pair.world.wrongs.push("restless: something goes in a circle".to_owned());
-    }
-
-    /// Everything works again, every device that ever connected is connected, and clients ack all: what is wrong.
-    fn heal(mut self) -> Vec<String> {
-        if !self.wrongs().is_empty() {
-            return self.wrongs();
-        }
-        if let Some(device) = self.left_online() {
-            return vec![format!("left online: {device} has an owner without a session")];
-        }
-        if !self.pair.world.redis.flags {
-            // The first whose probe does not come back.
-            self.pair.nodes[0].lose_link();
-        }
-        self.settle(true);
-        self.revive();
-        if self.pair.world.redis.fault == Some(Fault::OldConnectionLives) {
-            self.pair.publish("x");
-            for node in &mut self.pair.nodes {
-                node.execute_orphans(&mut self.pair.world);
-            }
-            self.settle(true);
-        }
-        if self.silent {
-            for _ in 0..SWEPT_MS / SWEPT_STEP_MS {
-                self.pair.pass(SWEPT_STEP_MS);
-                self.settle(true);
-                self.revive();
-            }
-        }
-        self.wrongs().into_iter().chain(self.undone()).collect()
-    }
-
-    /// A device that is recorded as online although nothing is under way that would say otherwise.
-    fn left_online(&self) -> Option<&'static str> {
-        let nodes = &self.pair.nodes;
-        let rests = |node: &Node| node.linked && node.flight() == (false, false) && node.hints.is_empty();
-        if self.silent || !self.eager || !nodes.iter().all(rests) {
-            return None;
-        }
-        DEVICES.into_iter().find(|device| {
-            let owner = self.pair.world.redis.record(device).map_or("", |record| &record.owner);
-            let held = nodes.iter().flat_map(|node| node.sessions.iter().flatten()).any(|held| held.device == *device);
-            !owner.is_empty() && !held
-        })
-    }
-
-    fn revive(&mut self) {
-        for device in 0..DEVICES.len() {
-            let client = &self.clients[device];
-            if !client.open && !client.connections.is_empty() && !client.forgetting {
-                self.connect(device, device % self.pair.nodes.len());
-                self.settle(true);
-            }
         }
     }
 }
