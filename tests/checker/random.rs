@@ -136,7 +136,8 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
             // Where the later one came, so that both were published; the repeated ones between them stay.
             let earlier = lines.remove(at);
             lines.insert(next, earlier);
-            Some(&["out_of_order"])
+            // If it passes its own redelivery or ack on the way, that is what shows.
+            Some(&["out_of_order", "repeated_as_new", "repeated_after_ack"])
         }
         Wrong::AnotherUser => {
             edit(&mut lines[at], &|_, _, user| "bob".clone_into(user));
