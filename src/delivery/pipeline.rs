@@ -1,5 +1,6 @@
 //! From the session machine's commands to Redis's, and back.
 
+use std::borrow::Cow;
 use std::vec;
 
 use homing_protocol::id::EntryId;
@@ -200,7 +201,8 @@ pub(crate) fn decode(owner: &str, command: &Command, values: Vec<Value>) -> Resu
         Command::Ack(batch) => decode_acks(batch, &mut values)?,
         Command::Sweep { .. } => {
             let (count, first, last) = replies::pending_summary(next(&mut values))?;
-            let record = record(next(&mut values))?;
+            let text = replies::text(next(&mut values))?;
+            let record = text.as_deref().map(Record::parse).transpose()?;
             let owned = record.as_ref().is_none_or(|record| record.owner == owner);
             let generation = record.map(|record| number(&record.generation)).transpose()?;
             Reply::Swept { pending: Pending { count, first, last }, generation, owned }
@@ -289,23 +291,25 @@ fn id(text: &str) -> Result<EntryId, StoreError> {
     text.parse().map_err(|_| StoreError::Unexpected(format!("{text:?} is no entry id")))
 }
 
-/// What is asked of a device's record.
+/// What is asked of a device's record. Read for every confirmed ack, so it copies nothing.
 #[derive(Deserialize)]
-struct Record {
-    generation: String,
-    #[serde(default)]
-    owner: String,
+struct Record<'a> {
+    #[serde(borrow)]
+    generation: Cow<'a, str>,
+    #[serde(borrow, default)]
+    owner: Cow<'a, str>,
 }
 
-/// A device's record, if there is one.
-fn record(value: Value) -> Result<Option<Record>, StoreError> {
-    let Some(text) = replies::text(value)? else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Unexpected(error.to_string()))
+impl<'a> Record<'a> {
+    fn parse(text: &'a str) -> Result<Self, StoreError> {
+        serde_json::from_str(text).map_err(|error| StoreError::Unexpected(error.to_string()))
+    }
 }
 
 /// The generation in a device's record; `None` if there is no record.
 fn recorded_generation(value: Value) -> Result<Option<u64>, StoreError> {
-    record(value)?.map(|record| number(&record.generation)).transpose()
+    let Some(text) = replies::text(value)? else { return Ok(None) };
+    number(&Record::parse(&text)?.generation).map(Some)
 }
 
 /// What a session should make of an error.

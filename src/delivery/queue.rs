@@ -15,6 +15,8 @@ pub(super) const OWNER_CHANGES_MAX: usize = 64;
 pub(super) struct Queue {
     present: VecDeque<SessionKey>,
     changing: VecDeque<SessionKey>,
+    /// Of the batch taken last, the sessions at its end that attach or release.
+    changing_taken: usize,
 }
 
 impl Queue {
@@ -38,13 +40,14 @@ impl Queue {
         let present = self.present.len().min(SESSIONS_MAX - changing);
         batch.extend(self.present.drain(..present));
         batch.extend(self.changing.drain(..changing));
+        self.changing_taken = changing;
     }
 
-    /// Puts back, in front of all others, what did not fit.
+    /// Puts back, in front of all others of its kind, what of the last batch did not fit.
     pub(super) fn put_back(&mut self, batch: &mut VecDeque<SessionKey>) {
-        while let Some(key) = batch.pop_back() {
-            self.present.push_front(key);
-        }
+        let present = batch.len().saturating_sub(self.changing_taken);
+        batch.drain(present..).rev().for_each(|key| self.changing.push_front(key));
+        batch.drain(..).rev().for_each(|key| self.present.push_front(key));
     }
 }
 
@@ -82,6 +85,19 @@ mod tests {
         assert_eq!(first.len(), SESSIONS_MAX);
         assert_eq!(first.last(), Some(&SessionKey::of(10_000)));
         assert!(!queue.is_empty());
+    }
+
+    // Else the bound would not hold while large messages are read.
+    #[test]
+    fn sessions_that_arrive_and_did_not_fit_still_count_as_such() {
+        let mut queue = Queue::default();
+        for index in 0..200 {
+            queue.push(SessionKey::of(index), true);
+        }
+        let mut batch = VecDeque::new();
+        queue.take(&mut batch);
+        queue.put_back(&mut batch);
+        assert_eq!(taken(&mut queue), (0..OWNER_CHANGES_MAX as u32).map(SessionKey::of).collect::<Vec<_>>());
     }
 
     #[test]

@@ -251,7 +251,9 @@ impl Shard {
 
     fn tick(&mut self) {
         let now = self.now();
-        if now.mono_ms.saturating_sub(std::mem::replace(&mut self.last_tick_ms, now.mono_ms)) >= self.dead_after_ms() {
+        let pause_ms = now.mono_ms.saturating_sub(self.last_tick_ms);
+        self.last_tick_ms = now.mono_ms;
+        if pause_ms >= millis(self.limits.node_dead_after) {
             // This process was stopped, and meanwhile judged dead: its sessions claim their records again.
             self.lose_hints(now);
         }
@@ -271,10 +273,6 @@ impl Shard {
         self.tick_probe(now);
         self.tick_drain(now);
         self.observe_acks();
-    }
-
-    fn dead_after_ms(&self) -> u64 {
-        millis(self.limits.node_dead_after)
     }
 
     /// Acks that wait: few, unless Redis refuses or cannot be reached.
