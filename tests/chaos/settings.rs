@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::plan::Kind;
+
 /// Seed of the short run: the same faults every time, so that `make test` does not fail by bad luck.
 const SHORT_SEED: u64 = 5;
 const MINUTE: u64 = 60;
@@ -77,12 +79,24 @@ impl Settings {
                 None => defaults.fsync,
             },
             folder: read("FOLDER").unwrap_or(defaults.folder),
-            only: read::<String>("ONLY")
-                .map(|kinds| kinds.split(',').map(str::to_owned).collect())
-                .unwrap_or(defaults.only),
+            only: read::<String>("ONLY").map(|kinds| known_kinds(&kinds)).unwrap_or(defaults.only),
             short: defaults.short,
         }
     }
+}
+
+/// Names of kinds with commas between. A run without the fault that was meant would pass for a clean one.
+fn known_kinds(text: &str) -> Vec<String> {
+    let known: Vec<&str> = Kind::all().map(Kind::name).collect();
+    let kinds: Vec<String> = text.split(',').map(|kind| kind.trim().to_owned()).collect();
+    for kind in &kinds {
+        assert!(
+            known.contains(&kind.as_str()),
+            "HOMING_CHAOS_ONLY: there is no {kind}; there are {}",
+            known.join(", ")
+        );
+    }
+    kinds
 }
 
 /// `HOMING_CHAOS_<name>`; an empty one counts as not set.

@@ -23,18 +23,20 @@ const STATES_MAX: usize = 2_000_000;
 const MORE: u8 = 1;
 
 fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be understood"));
+    std::env::var(name).map_or(default, parse)
 }
 
 fn main() -> ExitCode {
     let (states_max, more) = (setting("HOMING_MODEL_STATES", STATES_MAX), setting("HOMING_MODEL_MORE", MORE));
     // Only scenarios with this in their name, and no planted bugs.
     let only: Option<String> = std::env::var("HOMING_MODEL_ONLY").ok();
-    let mut sound = true;
+    let (mut sound, mut explored) = (true, false);
     for scenario in scenario::all() {
         if only.as_ref().is_some_and(|only| !scenario.name.contains(only)) {
             continue;
         }
+        explored = true;
         let scenario = scenario.larger(more);
         let outcome = explore(&scenario, states_max);
         print(scenario.name, &outcome);
@@ -46,7 +48,11 @@ fn main() -> ExitCode {
         print("", &outcome);
         sound &= !outcome.failures.is_empty();
     }
-    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if !explored {
+        let names: Vec<&str> = scenario::all().iter().map(|scenario| scenario.name).collect();
+        eprintln!("HOMING_MODEL_ONLY names no scenario; there are {}", names.join(", "));
+    }
+    if sound && explored { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print(name: &str, outcome: &Outcome) {
