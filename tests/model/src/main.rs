@@ -3,7 +3,7 @@
 //! The sessions in it are the real ones; clients, driver and Redis are those of the protocol crate's simulation. It
 //! must hold no rule of the protocol itself, only what may happen and what must be true. `make test` explores small
 //! bounds, and shows for each planted bug that it is found; `make model` explores larger ones and prints what it saw.
-#![allow(clippy::print_stdout, reason = "this program's output is its purpose")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is its purpose")]
 
 mod client;
 mod explore;
