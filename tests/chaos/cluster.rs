@@ -2,6 +2,7 @@
 //! whose disk can be filled.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
