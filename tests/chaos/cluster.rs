@@ -1,23 +1,18 @@
 //! The system under chaos: three nodes, each behind a proxy towards its clients and one towards Redis, and a Redis
 //! whose disk can be filled.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
-use super::harness::folder::Folder;
+use super::harness::disk::Disk;
 use super::harness::{Node, NodeOptions, Redis, RedisOptions, TcpProxy};
 use super::settings::Settings;
 
 const NODES: usize = 3;
 /// Size of the disk of Redis.
 const DISK_BYTES: u64 = 512 * 1024 * 1024;
-const PAGE_BYTES: u64 = 4096;
 /// For an answer of `/readyz`.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -67,7 +62,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(settings: &Settings) -> Self {
-        let disk = Disk::mount();
+        let disk = Disk::mount(DISK_BYTES);
         let options = RedisOptions {
             args: vec!["--appendfsync", settings.fsync],
             data: disk.as_ref().map(|disk| disk.path().to_owned()),
@@ -155,65 +150,5 @@ fn node_options(settings: &Settings, name: &str, back: &TcpProxy) -> NodeOptions
         options.set("ack_timeout", "5s").set("ack_timeout_max", "10s").set("sweep", "5s")
     } else {
         options
-    }
-}
-
-/// A small file system in memory, so that filling it harms nobody.
-#[derive(Clone, Debug)]
-pub(crate) struct Disk {
-    folder: Arc<Folder>,
-}
-
-impl Disk {
-    /// Mounts it; says why not where that is not permitted.
-    fn mount() -> Option<Self> {
-        let folder = Folder::new("disk");
-        let size = format!("size={DISK_BYTES}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        match mount {
-            Ok(output) if output.status.success() => Some(Self { folder: Arc::new(folder) }),
-            Ok(output) => {
-                println!("no disk_full: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("no disk_full: mount: {error}");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.path().join("filler")
-    }
-
-    /// Leaves no page free, or nearly none.
-    pub(crate) fn fill(&self) {
-        let filler = File::create(self.filler()).expect("the disk is mounted");
-        let (mut size, mut piece) = (0, DISK_BYTES);
-        while piece >= PAGE_BYTES {
-            match fallocate(&filler, FallocateFlags::empty(), size, piece) {
-                Ok(()) => size += piece,
-                Err(_) => piece /= 2,
-            }
-        }
-    }
-
-    pub(crate) fn free(&self) {
-        let _ = std::fs::remove_file(self.filler());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.folder) > 1 {
-            return;
-        }
-        // Lazily: Redis, which dies with the cluster, may still hold it.
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
     }
 }

@@ -13,10 +13,15 @@
 //! However one of the three is killed, the others follow: the death of `serve` closes the pipe, the death of the guard
 //! brings the kernel's signal, the death of redis-server ends the guard. The lock is held by the open file that
 //! redis-server inherits, so it is free exactly when redis-server is gone.
+//!
+//! A task of the node mends redis-server's log after a full disk.
 
 mod address;
+mod damage;
 mod error;
 mod guard;
+mod journal;
+mod mender;
 mod settings;
 mod supervisor;
 
@@ -28,6 +33,8 @@ pub use error::EmbeddedError;
 pub use guard::{exec, guard};
 
 use address::Address;
+use journal::Journal;
+use mender::Mender;
 use supervisor::{Phase, Supervisor};
 
 /// What the private redis-server needs to know.
@@ -42,6 +49,7 @@ pub struct EmbeddedConfig {
 /// A running private redis-server. Dropping it begins a stop without waiting for the end of it.
 pub struct Embedded {
     url: String,
+    mender: Mender,
     supervisor: Supervisor,
 }
 
@@ -58,6 +66,7 @@ impl Embedded {
         let data_dir = settings::make_folder(&config.data_dir)?;
         let address = Address::choose(&data_dir)?;
         let url = address.url();
+        let journal = Journal::at_end(data_dir.join(settings::LOG_FILE));
         let mut supervisor = Supervisor::start(config.program.clone(), guard::Order { data_dir, server, address })?;
         let failure = supervisor.first_failure();
         let ready = async {
@@ -72,7 +81,12 @@ impl Embedded {
         };
         match failed {
             Some(error) => Err(error),
-            None => supervisor.keep_up().map(|()| Self { url, supervisor }),
+            None => {
+                supervisor.keep_up()?;
+                let mender = Mender::start(&url, journal);
+                let mender = mender.map_err(|error| EmbeddedError::Unusable(error.to_string()))?;
+                Ok(Self { url, mender, supervisor })
+            }
         }
     }
 
@@ -82,8 +96,10 @@ impl Embedded {
         &self.url
     }
 
-    /// Ends it by SIGTERM, so that its log is complete, and waits for its end.
+    /// Ends it by SIGTERM, so that its log is complete, and waits for its end. If its log is just being mended, that
+    /// comes first.
     pub async fn stop(mut self) {
+        self.mender.settle().await;
         self.supervisor.begin_stop();
         self.supervisor.reaches(|phase| matches!(phase, Phase::Stopped)).await;
     }

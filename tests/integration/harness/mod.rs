@@ -5,6 +5,7 @@
 //! also when the test panics.
 
 pub(crate) mod client;
+pub(crate) mod disk;
 pub(crate) mod folder;
 pub(crate) mod follower;
 pub(crate) mod node;
