@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use homing::store::replies;
+use homing::store::resp::Replies;
 use homing_protocol::frame::{ClientFrame, Incoming, MessagesFrame};
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
@@ -100,7 +101,8 @@ fn read_reply(count: u64) -> Vec<u8> {
 fn parse_read(count: u64) -> Box<dyn FnMut()> {
     let reply = read_reply(count);
     Box::new(move || {
-        let value = redis::parse_redis_value(black_box(&reply)).expect("the reply is well-formed");
+        let replies = Replies::scanned(black_box(&reply)).expect("the reply is well-formed");
+        let value = replies.reader().next().expect("the reply is complete");
         black_box(replies::group_read(value).expect("it is a group read"));
     })
 }

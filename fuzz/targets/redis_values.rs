@@ -35,18 +35,18 @@ const WORDS: [&str; 24] = [
     "last-delivered-id",
 ];
 
-/// Some replies of a pipeline: as trees, or as the bytes of the protocol through the parser of the client library.
-pub(super) fn replies(cursor: &mut Cursor<'_>) -> Vec<Value> {
+/// Some replies of a pipeline.
+pub(super) enum Given<'a> {
+    /// The bytes of the protocol.
+    Bytes(&'a [u8]),
+    /// Trees.
+    Trees(Vec<Value>),
+}
+
+pub(super) fn replies<'a>(cursor: &mut Cursor<'a>) -> Given<'a> {
     match cursor.below(4) {
-        0 => {
-            let bytes = cursor.until(0xff);
-            match redis::parse_redis_value(bytes) {
-                Ok(Value::Array(values)) => values,
-                Ok(value) => vec![value],
-                Err(_) => Vec::new(),
-            }
-        }
-        count => (0..count).map(|_| value(cursor, 0)).collect(),
+        0 => Given::Bytes(cursor.until(0xff)),
+        count => Given::Trees((0..count).map(|_| value(cursor, 0)).collect()),
     }
 }
 

@@ -8,7 +8,6 @@ use futures_util::FutureExt as _;
 use homing_protocol::id::EntryId;
 use homing_protocol::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
 use homing_protocol::message::{Entry, Expiry};
-use redis::Arg;
 use serde_json::Value;
 
 use super::cursor::Cursor;
@@ -57,18 +56,10 @@ fn check_published(message: &NewMessage<'_>, body: &[u8]) {
     if let Err(error) = message.check(PAYLOAD_BYTES_MAX) {
         return check_problem(Problem::from(error));
     }
-    let mut command = redis::cmd("XADD");
-    message.add_fields(&mut command, NOW_MS);
-    let arguments: Vec<&[u8]> = command
-        .args_iter()
-        .map(|argument| match argument {
-            Arg::Simple(bytes) => bytes,
-            other => panic!("{other:?} is no field and no value"),
-        })
-        .collect();
-    let pairs = arguments[1..].chunks_exact(2);
-    assert!(pairs.remainder().is_empty());
-    let entry = Entry { id: EntryId { ms: NOW_MS, seq: 0 }, fields: pairs.map(|pair| (pair[0], pair[1])).collect() };
+    let fields = message.fields(NOW_MS);
+    assert_eq!(fields.argument_count(), 2 * fields.iter().count());
+    let fields: Vec<(&[u8], &[u8])> = fields.iter().map(|(name, value)| (name.as_bytes(), value)).collect();
+    let entry = Entry { id: EntryId { ms: NOW_MS, seq: 0 }, fields };
     let text = entry.encode(1);
     check_message(&entry, 1, &text);
     // `check_message` has compared the text with the entry; here the entry is compared with the body.

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use homing_protocol::code::ErrorCode;
 use homing_protocol::id::EntryId;
 use homing_protocol::limits::META_BYTES_MAX;
+use homing_protocol::message::Entry;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -22,7 +23,6 @@ use super::request::{authorize, path_name, traceparent};
 use super::router::ApiState;
 use crate::config::Scope;
 use crate::publish::{NewMessage, Payload};
-use crate::store::replies::RawEntry;
 
 /// Room in a body beside payload and `meta`: the other members, and white space.
 const BODY_BYTES_BESIDE: usize = 8 * 1024;
@@ -106,7 +106,7 @@ pub(super) async fn browse(api: &ApiState, request: Request) -> Result<Response,
 }
 
 /// An entry as a client would get it. One over the limit, which no client gets, shows its size only.
-fn item(entry: &RawEntry, payload_bytes_max: usize) -> String {
+fn item(entry: &Entry<Vec<u8>>, payload_bytes_max: usize) -> String {
     let bytes = entry.envelope().payload_bytes;
     if bytes > payload_bytes_max {
         return format!(r#"{{"id":"{}","ts":{},"too_big":true,"payload_bytes":{bytes}}}"#, entry.id, entry.id.ms);

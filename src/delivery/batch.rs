@@ -1,9 +1,8 @@
 //! The pipeline: what goes into the next one, and what becomes of its replies.
 
+use bytes::BytesMut;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Attachment, Command, Failure, Now, Reply, Urgency};
-use redis::aio::ConnectionLike as _;
-use redis::{Pipeline, Value};
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
@@ -12,7 +11,9 @@ use super::pipeline::{self, Target};
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
-use crate::store::{Function, Key, StoreError, replies};
+use crate::store::replies::{self, Value};
+use crate::store::resp::{Commands, Replies};
+use crate::store::{StoreError, Wire};
 
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -43,6 +44,9 @@ enum Item {
     Session { key: SessionKey, command: Command, replies: usize },
     Order(Order, usize),
 }
+
+/// The connection, ready for the next pipeline, and what came on it.
+pub(super) type Answer = (Box<Wire>, Replies<BytesMut>);
 
 /// The pipeline in flight.
 pub(super) struct Flight {
@@ -99,25 +103,28 @@ impl Shard {
         if self.queue.is_empty() && self.orders.is_empty() && !self.trims.is_due(now.mono_ms) {
             return;
         }
+        let Some(mut data) = self.io.link.as_mut().and_then(|link| link.data.take()) else { return };
         self.flush_acks();
-        let mut pipeline = Pipeline::new();
         let mut items = Vec::new();
-        let reads = self.fill(now, &mut pipeline, &mut items);
-        self.fill_orders(now, &mut pipeline, &mut items);
+        let reads = self.fill(now, data.commands(), &mut items);
+        self.fill_orders(now, data.commands(), &mut items);
+        let Some(link) = &mut self.io.link else { return };
         if items.is_empty() {
+            link.data = Some(data);
             return;
         }
-        let Some(link) = &self.io.link else { return };
-        let mut data = link.data.clone();
         self.io.sent_ms = now.mono_ms;
         self.io.flight = Some(Flight { items, reads, client: link.client.clone(), sent: TokioInstant::now() });
         self.io.answer = Some(Box::pin(async move {
-            data.req_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(StoreError::from)
+            let count = data.commands().len();
+            let replies = data.exchange(count).await;
+            let replies = replies.map_err(|error| StoreError::OutcomeUnknown(error.to_string()))?;
+            Ok((data, replies))
         }));
     }
 
     /// Adds what sessions want; answers how many reads are among it.
-    fn fill(&mut self, now: Now, pipeline: &mut Pipeline, items: &mut Vec<Item>) -> usize {
+    fn fill(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) -> usize {
         let (mut reads, mut read_bytes) = (0, 0);
         let mut batch = std::mem::take(&mut self.batch);
         self.queue.take(&mut batch);
@@ -147,27 +154,24 @@ impl Shard {
         reads
     }
 
-    fn fill_orders(&mut self, now: Now, pipeline: &mut Pipeline, items: &mut Vec<Item>) {
+    fn fill_orders(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) {
         let trims = if self.is_ending() { self.trims.take_all() } else { self.trims.take(now.mono_ms, TRIMS_MAX) };
         self.orders.extend(trims.into_iter().map(Order::Trim));
         let keys = self.store.keys();
         for order in self.orders.drain(..) {
             let before = pipeline.len();
             match &order {
-                Order::Trim(user) => {
-                    let (inbox, devices) = (keys.name(Key::Inbox(user)), keys.name(Key::Devices(user)));
-                    pipeline.add_command(Function::Trim.call(&[&inbox, &devices]));
-                }
+                Order::Trim(user) => pipeline::encode_trim(pipeline, keys, user),
                 Order::Probe => self.probe.encode(pipeline),
                 Order::LoadFunctions => {
-                    pipeline.cmd("FUNCTION").arg("LOAD").arg(LIBRARY);
+                    pipeline.command(3).arg("FUNCTION").arg("LOAD").arg(LIBRARY);
                 }
                 Order::Release { user, device } => {
                     let target = Target { user, device };
                     pipeline::encode_release(pipeline, keys, &self.identity, target, 0, 0, false);
                 }
                 Order::Tell { owner, message } => {
-                    pipeline.cmd("PUBLISH").arg(keys.control_channel(owner)).arg(message);
+                    pipeline.command(3).arg("PUBLISH").arg(keys.control_channel(owner)).arg(message);
                 }
             }
             items.push(Item::Order(order, pipeline.len() - before));
@@ -175,23 +179,28 @@ impl Shard {
     }
 
     /// Hands each reply to whom it belongs.
-    pub(super) fn complete(&mut self, outcome: Result<Vec<Value>, StoreError>) {
+    pub(super) fn complete(&mut self, outcome: Result<Answer, StoreError>) {
         self.io.answer = None;
         let Some(Flight { items, reads, client, sent }) = self.io.flight.take() else { return };
         self.io.rescue = None;
         let now = self.now();
         match outcome {
-            Ok(values) => {
+            Ok((data, replies)) => {
+                if let Some(link) = self.io.link.as_mut().filter(|link| link.client == client) {
+                    link.data = Some(data);
+                }
                 self.observer.round_trip.record(sent.elapsed().as_secs_f64());
                 if reads > 0 {
                     self.observer.read_inboxes.record(reads as f64);
                 }
-                let mut values = values.into_iter();
+                let mut values = replies.reader();
                 for item in items {
                     match item {
                         Item::Session { key, command, replies } => {
-                            let own: Vec<Value> = values.by_ref().take(replies).collect();
-                            self.complete_command(key, command, own, now);
+                            let mut own = values.by_ref().take(replies);
+                            self.complete_command(key, command, own.by_ref(), now);
+                            // After an error, the rest of a command's replies say nothing more.
+                            own.for_each(drop);
                         }
                         Item::Order(order, replies) => {
                             let first = values.by_ref().take(replies).next().unwrap_or(Value::Nil);
@@ -218,7 +227,13 @@ impl Shard {
         }
     }
 
-    fn complete_command(&mut self, key: SessionKey, command: Command, values: Vec<Value>, now: Now) {
+    fn complete_command<'a>(
+        &mut self,
+        key: SessionKey,
+        command: Command,
+        values: impl Iterator<Item = Value<'a>>,
+        now: Now,
+    ) {
         match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(reply) => {
                 if let Reply::NewRead(entries) = &reply {
@@ -238,7 +253,7 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<Vec<u8>>, now: Now) {
+    fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {
         let Some(held) = self.sessions.get_mut(key) else { return };
         held.session.handle_reply(now, command, reply, &mut self.actions);
         self.attend(key, now);
@@ -269,7 +284,7 @@ impl Shard {
         }
     }
 
-    fn complete_order(&mut self, order: Order, value: Value, now: Now) {
+    fn complete_order(&mut self, order: Order, value: Value<'_>, now: Now) {
         let value = match replies::check(value) {
             Ok(value) => value,
             Err(error) => {

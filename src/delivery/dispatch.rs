@@ -5,12 +5,12 @@ use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::ServerFrame;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Now, Session};
-use redis::Msg;
 use tracing::{debug, warn};
 
 use super::batch::Order;
 use super::control::Control;
 use super::event::Event;
+use super::hints::Hint;
 use super::sessions::{Held, SessionKey, Subscription};
 use super::shard::Shard;
 
@@ -100,11 +100,10 @@ impl Shard {
         self.attend(key, now);
     }
 
-    pub(super) fn handle_hint(&mut self, message: &Msg) {
-        let channel = message.get_channel_name();
+    pub(super) fn handle_hint(&mut self, Hint { channel, payload }: Hint<'_>) {
         if let Some(user) = self.store.keys().user_of_event(channel) {
             // Groups, trims and deletions fire events, too.
-            if message.get_payload_bytes() == b"xadd" {
+            if payload == b"xadd" {
                 self.observer.wakeups.increment(1);
                 let now = self.now();
                 for index in 0..self.sessions.of_user(user).len() {
@@ -115,11 +114,11 @@ impl Shard {
                 }
             }
         } else if channel == self.control_channel {
-            match serde_json::from_slice::<Control>(message.get_payload_bytes()) {
+            match serde_json::from_slice::<Control>(payload) {
                 Ok(control) => self.handle_control(control),
                 Err(error) => debug!(%error, "a control message of another version"),
             }
-        } else if self.probe.is_channel(channel) && message.get_payload_bytes() == b"xadd" {
+        } else if self.probe.is_channel(channel) && payload == b"xadd" {
             let now = self.now();
             if let Some(took) = self.probe.seen(now.mono_ms) {
                 self.observer.probe_round_trip.record(took.as_secs_f64());

@@ -9,16 +9,12 @@ use std::time::Duration;
 
 use homing_protocol::name::Name;
 use redis::AsyncConnectionConfig;
-use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
+use redis::aio::ConnectionLike;
 use tokio::time::timeout;
 
+use super::hints::Hints;
 use crate::store::server::{self, FlagsOutcome, ServerIdentity};
-use crate::store::{Function, Key, Store, StoreError};
-
-/// Channels in one `SUBSCRIBE`.
-const SUBSCRIBE_COUNT_MAX: usize = 1_000;
-/// Pipelines that may wait in the connection; the shard keeps one in flight.
-const PIPELINES_MAX: usize = 16;
+use crate::store::{Function, Key, Store, StoreError, Wire};
 
 /// Names a data connection, so that it can be killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +27,10 @@ pub(super) struct ClientId {
 
 /// Both connections.
 pub(super) struct Link {
-    pub(super) data: MultiplexedConnection,
+    /// `None` while a pipeline is in flight on it.
+    pub(super) data: Option<Box<Wire>>,
     pub(super) client: ClientId,
-    pub(super) subscriber: PubSubSink,
-    pub(super) hints: PubSubStream,
+    pub(super) hints: Hints,
     pub(super) primary: u64,
     pub(super) flags: FlagsOutcome,
     /// Users whose inboxes were subscribed to.
@@ -55,43 +51,37 @@ pub(super) struct LinkPlan {
 
 impl LinkPlan {
     pub(super) async fn establish(self) -> Result<Link, StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.step_timeout))
-            // A read that was sent is never abandoned: the shard waits, or kills the connection.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(PIPELINES_MAX);
-        let client = self.store.client();
-        let mut data = self.step(client.get_multiplexed_async_connection_with_config(&config)).await?;
-        let identity = self.step(server::identity(&mut data)).await?;
+        let mut data = Box::new(self.step(self.store.dial()).await?);
+        let identity = self.step(server::identity(data.as_mut())).await?;
         if let Some(old) = &self.old_client
             && *old.server == *identity.run_id
         {
             // Where that is not permitted, the early sweeps find what a late read leaves.
-            let _ = timeout(self.step_timeout, kill(&mut data, old.number)).await;
+            let _ = timeout(self.step_timeout, kill(data.as_mut(), old.number)).await;
         }
-        let number = self.step(redis::cmd("CLIENT").arg("ID").query_async(&mut data)).await?;
+        let number = self.step(redis::cmd("CLIENT").arg("ID").query_async(data.as_mut())).await?;
         let id = ClientId { server: identity.run_id.as_str().into(), number };
         let name = format!("homing:{}", self.owner);
         // Only for people who look at CLIENT LIST; a server that forbids it is fine.
-        let _ = self.step(redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(&mut data)).await;
-        let primary = self.primary(&mut data, &identity).await?;
-        let flags = self.step(server::merge_flags(&mut data)).await?;
-        let (subscriber, hints) = self.step(client.get_async_pubsub()).await?.split();
-        let mut link = Link { data, client: id, subscriber, hints, primary, flags, users: self.users.clone() };
+        let _ = self.step(redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<()>(data.as_mut())).await;
+        let primary = self.primary(data.as_mut(), &identity).await?;
+        let flags = self.step(server::merge_flags(data.as_mut())).await?;
+        let mut hints = Hints::new(self.step(self.store.dial()).await?);
         let inboxes = self.users.iter().map(|user| self.store.keys().event_channel(Key::Inbox(user)));
-        let channels: Vec<String> = self.channels.iter().cloned().chain(inboxes).collect();
-        for channels in channels.chunks(SUBSCRIBE_COUNT_MAX) {
-            self.step(link.subscriber.subscribe(channels)).await?;
+        hints.follow(self.channels.iter().cloned().chain(inboxes), std::iter::empty());
+        while hints.is_changing() {
+            // Wake-ups that come already are dropped: the shard reads for everybody who was here before the link.
+            self.step(hints.next()).await?;
         }
-        Ok(link)
+        Ok(Link { data: Some(data), client: id, hints, primary, flags, users: self.users.clone() })
     }
 
     /// Tells Redis which server we see, and learns the primary epoch.
-    async fn primary(&self, data: &mut MultiplexedConnection, identity: &ServerIdentity) -> Result<u64, StoreError> {
+    async fn primary(&self, data: &mut Wire, identity: &ServerIdentity) -> Result<u64, StoreError> {
         let mut recover = Function::Recover.call(&[&self.store.keys().name(Key::Epoch)]);
         recover.arg(&identity.run_id).arg(&identity.replid).arg(u8::from(identity.fsync_always));
         recover.arg(&identity.replid2);
-        let outcome = self.step(recover.query_async(data)).await;
+        let outcome = self.step(recover.query_async(&mut *data)).await;
         let (epoch, _): (String, String) = match outcome {
             Err(StoreError::FunctionMissing) => {
                 self.step(self.store.load_functions()).await?;
@@ -114,7 +104,7 @@ impl LinkPlan {
 }
 
 /// Ends a connection at the server, so that nothing that was sent on it is executed later.
-async fn kill(data: &mut MultiplexedConnection, number: i64) -> Result<(), StoreError> {
+async fn kill(data: &mut (impl ConnectionLike + Send), number: i64) -> Result<(), StoreError> {
     redis::cmd("CLIENT").arg("KILL").arg("ID").arg(number).query_async::<i64>(data).await?;
     Ok(())
 }
@@ -131,23 +121,4 @@ pub(super) async fn rescue(store: Store, client: ClientId, step_timeout: Duratio
         return Ok(());
     }
     kill(&mut data, client.number).await
-}
-
-/// Subscribes to, or unsubscribes from, the wake-ups of these users.
-pub(super) async fn follow(
-    store: Store,
-    mut subscriber: PubSubSink,
-    dropped: Vec<Name>,
-    added: Vec<Name>,
-) -> Result<Vec<Name>, StoreError> {
-    let channels = |users: &[Name]| -> Vec<String> {
-        users.iter().map(|user| store.keys().event_channel(Key::Inbox(user))).collect()
-    };
-    for users in dropped.chunks(SUBSCRIBE_COUNT_MAX) {
-        subscriber.unsubscribe(channels(users)).await?;
-    }
-    for users in added.chunks(SUBSCRIBE_COUNT_MAX) {
-        subscriber.subscribe(channels(users)).await?;
-    }
-    Ok(added)
 }

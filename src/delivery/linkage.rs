@@ -8,10 +8,10 @@ use tracing::{error, info, warn};
 
 use super::batch::Order;
 use super::control::Control;
-use super::link::{Link, LinkPlan, follow, rescue};
+use super::link::{Link, LinkPlan, rescue};
 use super::shard::{Shard, millis};
 use crate::store::server::FlagsOutcome;
-use crate::store::{Store, StoreError};
+use crate::store::{Key, Store, StoreError};
 
 /// Pauses between attempts to connect: doubling from the first to the last.
 const CONNECT_PAUSE_MS: u64 = 100;
@@ -195,7 +195,7 @@ impl Shard {
         if self.io.following.is_some() || (self.added.is_empty() && self.dropped.is_empty()) {
             return;
         }
-        let Some(link) = &self.io.link else { return };
+        let Some(link) = &mut self.io.link else { return };
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.retain(|user| self.sessions.subscription(user.as_str()).is_none());
         let mut added = std::mem::take(&mut self.added);
@@ -203,15 +203,17 @@ impl Shard {
         if added.is_empty() && dropped.is_empty() {
             return;
         }
-        self.io.following = Some(Box::pin(follow(self.store.clone(), link.subscriber.clone(), dropped, added)));
+        let keys = self.store.keys();
+        let channel = |user: &Name| keys.event_channel(Key::Inbox(user));
+        link.hints.follow(added.iter().map(channel), dropped.iter().map(channel));
+        self.io.following = Some(added);
     }
 
-    pub(super) fn handle_followed(&mut self, outcome: Result<Vec<Name>, StoreError>) {
+    /// All subscriptions that were on their way are confirmed.
+    pub(super) fn handle_followed(&mut self) {
+        let Some(users) = self.io.following.take() else { return };
         let now = self.now();
-        match outcome {
-            Ok(users) => users.iter().for_each(|user| self.confirm(user, now)),
-            Err(error) => self.lose_link(&error.to_string()),
-        }
+        users.iter().for_each(|user| self.confirm(user, now));
     }
 
     fn confirm(&mut self, user: &Name, now: Now) {

@@ -10,6 +10,7 @@ mod control;
 mod dispatch;
 mod drain;
 mod event;
+mod hints;
 pub mod janitor;
 mod link;
 mod linkage;

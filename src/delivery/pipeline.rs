@@ -1,22 +1,21 @@
 //! From the session machine's commands to Redis's, and back.
 
 use std::borrow::Cow;
-use std::vec;
 
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{AckBatch, AttachRefusal, AttachRequest, Attachment, Command, Failure, Pending, Reply};
-use redis::{Pipeline, Value};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::control::GapRecord;
 use crate::store::keys::CONSUMER;
-use crate::store::replies;
+use crate::store::replies::{self, Value};
+use crate::store::resp::Commands;
 use crate::store::{Function, Key, KeySpace, StoreError};
 
 /// Rows of the pending list that are looked through for the ids of a claim.
-const CLAIM_PENDING_COUNT: usize = 2_048;
+const CLAIM_PENDING_COUNT: u64 = 2_048;
 
 /// Who attaches, and within which limits.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ pub(super) struct Target<'a> {
 
 /// Appends a command; answers how many replies will come.
 pub(super) fn encode(
-    pipeline: &mut Pipeline,
+    pipeline: &mut Commands,
     keys: &KeySpace,
     identity: &Identity,
     target: Target<'_>,
@@ -48,55 +47,55 @@ pub(super) fn encode(
     let Target { user, device } = target;
     let inbox = || keys.name(Key::Inbox(user));
     let devices = || keys.name(Key::Devices(user));
+    let device_name = device.as_str();
     let before = pipeline.len();
     match command {
         Command::Attach(request) => {
             let request = attach_json(keys, identity, target, nonce, request);
-            pipeline.add_command(arguments(Function::Attach.call(&[&inbox(), &devices()]), &[&request]));
-            pipeline.cmd("HGET").arg(keys.name(Key::Epoch)).arg("epoch");
+            call(pipeline, Function::Attach, &[&inbox(), &devices()], &[&request]);
+            pipeline.command(3).arg("HGET").arg(keys.name(Key::Epoch)).arg("epoch");
         }
         Command::SetAside { reason, ids, gone } => {
             let mut call = Function::SetAside.call(&[&inbox(), &devices()]);
-            call.arg(user.as_str()).arg(device.as_str()).arg(keys.control_prefix()).arg(&identity.owner);
+            call.arg(user.as_str()).arg(device_name).arg(keys.control_prefix()).arg(&identity.owner);
             call.arg(reason.as_str()).arg(*gone);
-            call.arg(texts(ids));
-            pipeline.add_command(call);
+            call.arg(ids.iter().map(EntryId::to_string).collect::<Vec<_>>());
+            pipeline.add(&call);
         }
         Command::Ack(batch) => encode_acks(pipeline, &inbox(), device, batch, devices),
-        Command::AckGap { id, .. } => {
-            pipeline.add_command(arguments(Function::AckGap.call(&[&devices()]), &[device.as_str(), id]));
-        }
+        Command::AckGap { id, .. } => call(pipeline, Function::AckGap, &[&devices()], &[device_name, id]),
         Command::Sweep { .. } => {
-            pipeline.cmd("XPENDING").arg(inbox()).arg(device.as_str());
-            pipeline.cmd("HGET").arg(devices()).arg(device.as_str());
+            pipeline.command(3).arg("XPENDING").arg(inbox()).arg(device_name);
+            pipeline.command(3).arg("HGET").arg(devices()).arg(device_name);
         }
         Command::Claim { ids } => {
             let inbox = inbox();
             let first = ids.iter().min().copied().unwrap_or_default();
             let last = ids.iter().max().copied().unwrap_or_default();
-            let pending = pipeline.cmd("XPENDING").arg(&inbox).arg(device.as_str());
-            pending.arg(first.to_string()).arg(last.to_string()).arg(CLAIM_PENDING_COUNT);
-            let claim = pipeline.cmd("XCLAIM").arg(&inbox).arg(device.as_str()).arg(CONSUMER).arg(0);
-            claim.arg(texts(ids));
+            let mut pending = pipeline.command(6);
+            pending.arg("XPENDING").arg(&inbox).arg(device_name).id(first).id(last).number(CLAIM_PENDING_COUNT);
+            drop(pending);
+            let mut claim = pipeline.command(5 + ids.len());
+            claim.arg("XCLAIM").arg(&inbox).arg(device_name).arg(CONSUMER).number(0).ids(ids);
         }
         Command::ReadPending { after, count } => {
             let inbox = inbox();
             let from = if *after == EntryId::MIN { "-".to_owned() } else { format!("({after}") };
             // Before the read, which raises the counters of all that it returns.
-            pipeline.cmd("XPENDING").arg(&inbox).arg(device.as_str()).arg(from).arg("+").arg(*count);
+            let mut pending = pipeline.command(6);
+            pending.arg("XPENDING").arg(&inbox).arg(device_name).arg(from).arg("+").number(u64::from(*count));
+            drop(pending);
             encode_read(pipeline, &inbox, device, *count, &after.to_string());
         }
         Command::ReadNew { count } => encode_read(pipeline, &inbox(), device, *count, ">"),
         Command::Touch { generation } => {
             let (generation, Identity { owner, node, .. }) = (generation.to_string(), identity);
-            let call = Function::Touch.call(&[&devices()]);
-            pipeline.add_command(arguments(call, &[device.as_str(), &generation, owner, node]));
+            call(pipeline, Function::Touch, &[&devices()], &[device_name, &generation, owner, node]);
         }
         Command::Forget { generation } => {
-            let generation = generation.to_string();
-            let call = Function::Remove.call(&[&inbox(), &devices()]);
-            let control = keys.control_prefix();
-            pipeline.add_command(arguments(call, &[user.as_str(), device.as_str(), &control, &generation]));
+            let (generation, control) = (generation.to_string(), keys.control_prefix());
+            let arguments = [user.as_str(), device_name, &control, &generation];
+            call(pipeline, Function::Remove, &[&inbox(), &devices()], &arguments);
         }
         Command::Release { generation, ended } => {
             encode_release(pipeline, keys, identity, target, nonce, *generation, *ended);
@@ -106,7 +105,7 @@ pub(super) fn encode(
 }
 
 pub(super) fn encode_release(
-    pipeline: &mut Pipeline,
+    pipeline: &mut Commands,
     keys: &KeySpace,
     identity: &Identity,
     target: Target<'_>,
@@ -114,44 +113,49 @@ pub(super) fn encode_release(
     generation: u64,
     ended: bool,
 ) {
-    let call = Function::Release.call(&[&keys.name(Key::Devices(target.user))]);
     let (control, generation) = (keys.control_prefix(), generation.to_string());
     let nonce = if nonce == 0 { String::new() } else { nonce_text(identity, nonce) };
     let ended = if ended { "1" } else { "0" };
     let (user, device) = (target.user.as_str(), target.device.as_str());
-    pipeline.add_command(arguments(call, &[user, device, &control, &identity.owner, &generation, ended, &nonce]));
+    let arguments = [user, device, &control, &identity.owner, &generation, ended, &nonce];
+    call(pipeline, Function::Release, &[&keys.name(Key::Devices(target.user))], &arguments);
 }
 
-fn encode_read(pipeline: &mut Pipeline, inbox: &str, device: &Name, count: u16, from: &str) {
-    let read = pipeline.cmd("XREADGROUP").arg("GROUP").arg(device.as_str()).arg(CONSUMER);
-    read.arg("COUNT").arg(count.max(1)).arg("STREAMS").arg(inbox).arg(from);
+pub(super) fn encode_trim(pipeline: &mut Commands, keys: &KeySpace, user: &Name) {
+    call(pipeline, Function::Trim, &[&keys.name(Key::Inbox(user)), &keys.name(Key::Devices(user))], &[]);
+}
+
+fn call(pipeline: &mut Commands, function: Function, keys: &[&str], arguments: &[&str]) {
+    let mut command = pipeline.command(3 + keys.len() + arguments.len());
+    command.arg("FCALL").arg(function.name()).number(keys.len() as u64);
+    for argument in keys.iter().chain(arguments) {
+        command.arg(argument);
+    }
+}
+
+fn encode_read(pipeline: &mut Commands, inbox: &str, device: &Name, count: u16, from: &str) {
+    let mut read = pipeline.command(9);
+    read.arg("XREADGROUP").arg("GROUP").arg(device.as_str()).arg(CONSUMER);
+    read.arg("COUNT").number(u64::from(count.max(1))).arg("STREAMS").arg(inbox).arg(from);
 }
 
 fn encode_acks(
-    pipeline: &mut Pipeline,
+    pipeline: &mut Commands,
     inbox: &str,
     device: &Name,
     batch: &AckBatch,
     devices: impl FnOnce() -> String,
 ) {
+    let device = device.as_str();
     if !batch.own.is_empty() {
-        pipeline.cmd("XACK").arg(inbox).arg(device.as_str()).arg(texts(&batch.own));
+        pipeline.command(3 + batch.own.len()).arg("XACK").arg(inbox).arg(device).ids(&batch.own);
     }
     for id in &batch.foreign {
-        pipeline.cmd("XACK").arg(inbox).arg(device.as_str()).arg(id.to_string());
+        pipeline.command(4).arg("XACK").arg(inbox).arg(device).id(*id);
     }
     if !batch.confirmations.is_empty() {
-        pipeline.cmd("HGET").arg(devices()).arg(device.as_str());
+        pipeline.command(3).arg("HGET").arg(devices()).arg(device);
     }
-}
-
-fn texts(ids: &[EntryId]) -> Vec<String> {
-    ids.iter().map(EntryId::to_string).collect()
-}
-
-fn arguments(mut call: redis::Cmd, arguments: &[&str]) -> redis::Cmd {
-    call.arg(arguments);
-    call
 }
 
 /// Names one session's attach among all of all nodes.
@@ -190,9 +194,12 @@ fn attach_json(
     .to_string()
 }
 
-/// Makes the reply of a command out of Redis's replies.
-pub(crate) fn decode(owner: &str, command: &Command, values: Vec<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
-    let mut values = values.into_iter();
+/// Makes the reply of a command out of Redis's replies: those that [`encode`] announced, or fewer if they are missing.
+pub(crate) fn decode<'a>(
+    owner: &str,
+    command: &Command,
+    mut values: impl Iterator<Item = Value<'a>>,
+) -> Result<Reply<&'a [u8]>, StoreError> {
     Ok(match command {
         Command::Attach(_) => Reply::Attached(Box::new(decode_attach(&mut values)?)),
         Command::SetAside { .. } => {
@@ -235,11 +242,14 @@ pub(crate) fn decode(owner: &str, command: &Command, values: Vec<Value>) -> Resu
     })
 }
 
-fn next(values: &mut vec::IntoIter<Value>) -> Value {
+fn next<'a>(values: &mut impl Iterator<Item = Value<'a>>) -> Value<'a> {
     values.next().unwrap_or(Value::Nil)
 }
 
-fn decode_acks(batch: &AckBatch, values: &mut vec::IntoIter<Value>) -> Result<Reply<Vec<u8>>, StoreError> {
+fn decode_acks<'a>(
+    batch: &AckBatch,
+    values: &mut impl Iterator<Item = Value<'a>>,
+) -> Result<Reply<&'a [u8]>, StoreError> {
     let own = if batch.own.is_empty() { 0 } else { replies::integer(next(values))? };
     let removed = batch.foreign.iter().map(|_| replies::integer(next(values)).map(|count| count > 0));
     let removed = removed.collect::<Result<_, _>>()?;
@@ -247,11 +257,13 @@ fn decode_acks(batch: &AckBatch, values: &mut vec::IntoIter<Value>) -> Result<Re
     Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, generation })
 }
 
-fn decode_attach(values: &mut vec::IntoIter<Value>) -> Result<Result<Attachment, AttachRefusal>, StoreError> {
+fn decode_attach<'a>(
+    values: &mut impl Iterator<Item = Value<'a>>,
+) -> Result<Result<Attachment, AttachRefusal>, StoreError> {
     let reply = replies::array(next(values))?.into_iter().map(replies::text);
     let mut reply = reply.map(|text| Ok(text?.unwrap_or_default()));
-    let mut text = || reply.next().unwrap_or(Ok::<_, StoreError>(String::new()));
-    match text()?.as_str() {
+    let mut text = || reply.next().unwrap_or(Ok::<_, StoreError>(Cow::Borrowed("")));
+    match &*text()? {
         "ok" => {}
         "stale" => return Ok(Err(AttachRefusal::Stale)),
         "superseded" => return Ok(Err(AttachRefusal::Superseded)),
@@ -307,7 +319,7 @@ impl<'a> Record<'a> {
 }
 
 /// The generation in a device's record; `None` if there is no record.
-fn recorded_generation(value: Value) -> Result<Option<u64>, StoreError> {
+fn recorded_generation(value: Value<'_>) -> Result<Option<u64>, StoreError> {
     let Some(text) = replies::text(value)? else { return Ok(None) };
     number(&Record::parse(&text)?.generation).map(Some)
 }

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::Pipeline;
-
 use super::readiness::Readiness;
+use crate::store::resp::Commands;
 
 /// Time between probes.
 const PROBE_EVERY_MS: u64 = 1_000;
@@ -51,10 +50,10 @@ impl Probe {
         true
     }
 
-    pub(super) fn encode(&self, pipeline: &mut Pipeline) {
-        pipeline.cmd("XADD").arg(&self.key).arg("MAXLEN").arg(1).arg("*").arg("p").arg("");
+    pub(super) fn encode(&self, pipeline: &mut Commands) {
+        pipeline.command(7).arg("XADD").arg(&self.key).arg("MAXLEN").number(1).arg("*").arg("p").arg("");
         // A node's name may be made up at each start: what it leaves behind goes by itself.
-        pipeline.cmd("EXPIRE").arg(&self.key).arg(PROBE_EXPIRY_S);
+        pipeline.command(3).arg("EXPIRE").arg(&self.key).number(PROBE_EXPIRY_S);
     }
 
     /// Redis has executed the `XADD`. Its event may have come before its reply.

@@ -9,17 +9,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::FutureExt as _;
-use futures_util::stream::StreamExt as _;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Now, SessionConfig};
-use redis::{Msg, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
 
-use super::batch::{Flight, Order};
+use super::batch::{Answer, Flight, Order};
 use super::drain::Draining;
 use super::event::{Event, ShardHandle};
+use super::hints::Taken;
 use super::link::{ClientId, Link};
 use super::observe::Observer;
 use super::pipeline::Identity;
@@ -70,7 +68,7 @@ pub enum Stop {
 
 /// Resolution of timers, in ms.
 const TICK_MS: u64 = 50;
-/// Events and hints that are taken at once before replies and timers get their turn.
+/// Events that are taken at once before replies and timers get their turn.
 const TAKE_MAX: usize = 1_024;
 
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -125,11 +123,12 @@ pub(super) struct Io {
     pub(super) old_client: Option<ClientId>,
     /// The pipeline in flight and, in `answer`, its replies to come.
     pub(super) flight: Option<Flight>,
-    pub(super) answer: Option<Work<Result<Vec<Value>, StoreError>>>,
+    pub(super) answer: Option<Work<Result<Answer, StoreError>>>,
     pub(super) sent_ms: u64,
     pub(super) rescue: Option<Work<Result<(), StoreError>>>,
     pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
-    pub(super) following: Option<Work<Result<Vec<Name>, StoreError>>>,
+    /// Users whose subscriptions are on their way, and become theirs once all are confirmed.
+    pub(super) following: Option<Vec<Name>>,
 }
 
 /// Awaits optional work; for ever if there is none. Cancel-safe: the work stays where it is.
@@ -140,8 +139,8 @@ async fn next<T>(work: &mut Option<Work<T>>) -> T {
     outcome
 }
 
-/// The next hint; `None` when the connection is gone. Cancel-safe.
-async fn next_hint(link: &mut Option<Link>) -> Option<Msg> {
+/// The next hints. Cancel-safe.
+async fn next_hints(link: &mut Option<Link>) -> Result<Taken, StoreError> {
     match link {
         Some(link) => link.hints.next().await,
         None => pending().await,
@@ -311,13 +310,12 @@ impl ShardRun {
             // Every arm is cancel-safe: work in flight stays in `io`, channels lose nothing.
             tokio::select! {
                 outcome = next(&mut shard.io.answer) => shard.complete(outcome),
-                hint = next_hint(&mut shard.io.link) => shard.take_hints(hint),
+                hints = next_hints(&mut shard.io.link) => shard.take_hints(hints),
                 _ = events.recv_many(&mut taken, TAKE_MAX) => {
                     for event in taken.drain(..) {
                         shard.handle_event(event);
                     }
                 }
-                outcome = next(&mut shard.io.following) => shard.handle_followed(outcome),
                 outcome = next(&mut shard.io.connecting) => shard.handle_connected(outcome),
                 outcome = next(&mut shard.io.rescue) => shard.handle_rescued(outcome),
                 () = flush_time(shard.flush_at) => shard.flush_acks(),
@@ -332,18 +330,13 @@ impl ShardRun {
 }
 
 impl Shard {
-    fn take_hints(&mut self, first: Option<Msg>) {
-        let mut hint = first;
-        for _ in 0..TAKE_MAX {
-            match hint {
-                Some(message) => self.handle_hint(&message),
-                None => return self.lose_link("the subscription connection was closed"),
-            }
-            let Some(link) = &mut self.io.link else { return };
-            match link.hints.next().now_or_never() {
-                Some(next) => hint = next,
-                None => return,
-            }
+    fn take_hints(&mut self, taken: Result<Taken, StoreError>) {
+        match taken {
+            Ok(taken) => taken.hints().for_each(|hint| self.handle_hint(hint)),
+            Err(error) => return self.lose_link(&format!("the subscription connection: {error}")),
+        }
+        if self.io.link.as_ref().is_some_and(|link| !link.hints.is_changing()) {
+            self.handle_followed();
         }
     }
 }

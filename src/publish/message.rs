@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use homing_protocol::depth;
 use homing_protocol::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
-use redis::Cmd;
 use serde_json::value::RawValue;
 
 use super::error::{Limit, PublishError};
@@ -78,40 +77,41 @@ impl<'a> NewMessage<'a> {
         Ok(())
     }
 
-    /// Bytes of all texts, to size a command's buffer.
-    pub(super) fn size(&self) -> usize {
-        self.data.bytes().len()
-            + self.key.as_ref().map_or(0, |key| key.len())
-            + self.meta.map_or(0, |meta| meta.get().len())
-    }
-
-    /// Adds the entry's fields, as PROTOCOL.md names them.
+    /// The entry's fields, as PROTOCOL.md names them.
     ///
     /// `exp` is "0" for connected devices only: no time is in the past for every reader, whatever its clock.
-    pub(crate) fn add_fields(&self, command: &mut Cmd, now_ms: u64) {
-        let kind = match self.data {
-            Payload::Json(_) => "json",
-            Payload::Bytes(_) => "bytes",
+    pub(crate) fn fields(&self, now_ms: u64) -> Fields<'_> {
+        let kind: &[u8] = match self.data {
+            Payload::Json(_) => b"json",
+            Payload::Bytes(_) => b"bytes",
         };
-        command.arg("data").arg(self.data.bytes()).arg("type").arg(kind);
-        if let Some(key) = &self.key {
-            command.arg("key").arg(key.as_bytes());
-        }
-        match self.ttl_s {
-            None => {}
-            Some(0) => {
-                command.arg("exp").arg("0");
-            }
-            Some(ttl_s) => {
-                command.arg("exp").arg(now_ms.saturating_add(ttl_s.saturating_mul(1_000)));
-            }
-        }
-        if let Some(meta) = self.meta {
-            command.arg("meta").arg(meta.get());
-        }
-        if let Some(traceparent) = self.traceparent {
-            command.arg("traceparent").arg(traceparent);
-        }
+        let expiry = self.ttl_s.map(|ttl_s| match ttl_s {
+            0 => Cow::Borrowed(b"0".as_slice()),
+            ttl_s => Cow::Owned(now_ms.saturating_add(ttl_s.saturating_mul(1_000)).to_string().into_bytes()),
+        });
+        Fields([
+            Some(("data", Cow::Borrowed(self.data.bytes()))),
+            Some(("type", Cow::Borrowed(kind))),
+            self.key.as_ref().map(|key| ("key", Cow::Borrowed(key.as_bytes()))),
+            expiry.map(|expiry| ("exp", expiry)),
+            self.meta.map(|meta| ("meta", Cow::Borrowed(meta.get().as_bytes()))),
+            self.traceparent.map(|traceparent| ("traceparent", Cow::Borrowed(traceparent.as_bytes()))),
+        ])
+    }
+}
+
+/// The fields of an entry.
+pub(crate) struct Fields<'a>([Option<(&'static str, Cow<'a, [u8]>)>; 6]);
+
+impl<'a> Fields<'a> {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        self.0.iter().flatten().map(|(name, value)| (*name, value.as_ref()))
+    }
+
+    /// How many arguments of a command they are.
+    pub(crate) fn argument_count(&self) -> usize {
+        2 * self.0.iter().flatten().count()
     }
 }
 

@@ -1,17 +1,19 @@
 //! Writes messages to Redis.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use homing_protocol::name::Name;
 use metrics::Counter;
-use redis::{Cmd, Pipeline, Value};
 use tokio::sync::mpsc;
 
 use super::error::PublishError;
 use super::message::NewMessage;
 use crate::store::keys::ONCE_SECONDS;
+use crate::store::replies::{Value, check};
+use crate::store::resp::Commands;
 use crate::store::{Function, Key, Store, StoreError};
 use crate::telemetry::names;
 
@@ -76,14 +78,29 @@ impl Publisher {
     /// [`PublishError`]. After `OutcomeUnknown` only a message with a key may safely be published again.
     pub async fn publish(&self, user: &Name, message: &NewMessage<'_>) -> Result<Published, PublishError> {
         message.check(self.inner.config.payload_bytes_max)?;
-        let command = self.append(user, message, now_ms());
-        let published = if message.key.is_some() {
-            read_once(self.store.call(&command).await?)?
-        } else if self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE) {
-            self.publish_measured(user, command).await?
-        } else {
-            read_appended(self.store.shared().send_packed_command(&command).await.map_err(StoreError::from)?)?
+        let now_ms = now_ms();
+        let is_once = message.key.is_some();
+        let is_measured = !is_once && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
+        let send = || {
+            self.store.shared_ref().send(|commands| {
+                self.append(commands, user, message, now_ms);
+                if is_measured {
+                    self.length(commands, user);
+                }
+            })
         };
+        let read = if is_once { read_once } else { read_appended };
+        let mut replies = send().await?;
+        let mut published = replies.reader().next().map_or_else(missing_reply, read);
+        if is_once && matches!(published, Err(StoreError::FunctionMissing)) {
+            self.store.load_functions().await?;
+            replies = send().await?;
+            published = replies.reader().next().map_or_else(missing_reply, read);
+        }
+        if is_measured && let Some(length) = replies.reader().nth(1) {
+            self.report_overfull(user, &length);
+        }
+        let published = published?;
         self.inner.singles.increment(u64::from(published.created));
         Ok(published)
     }
@@ -97,26 +114,35 @@ impl Publisher {
         let mut waiting: Vec<usize> = (0..messages.len()).filter(|index| outcomes[*index].is_ok()).collect();
         // At most once more, for functions that were missing.
         for attempt in 0..2 {
-            let mut pipeline = Pipeline::with_capacity(waiting.len());
-            for index in &waiting {
-                let (user, message) = &messages[*index];
-                pipeline.add_command(self.append(user, message, now_ms));
-            }
-            let measured = waiting.first().map(|index| &messages[*index].0);
-            if let Some(user) = measured {
-                pipeline.add_command(self.length(user));
-            }
-            let mut replies = self.replies(&pipeline).await;
-            if let (Some(user), Some(length)) = (measured, replies.pop()) {
-                self.report_overfull(user, length);
-            }
+            let Some(measured) = waiting.first().map(|index| &messages[*index].0) else { break };
+            let sent = self.store.shared_ref().send(|commands| {
+                for index in &waiting {
+                    let (user, message) = &messages[*index];
+                    self.append(commands, user, message, now_ms);
+                }
+                self.length(commands, measured);
+            });
+            let replies = match sent.await {
+                Ok(replies) => replies,
+                // A failure of the connection is everyone's.
+                Err(error) => {
+                    for index in waiting.drain(..) {
+                        outcomes[index] = Err(error.clone().into());
+                    }
+                    break;
+                }
+            };
+            let mut replies = replies.reader();
             let mut missing = Vec::new();
-            for (index, reply) in waiting.into_iter().zip(replies) {
+            for index in waiting {
                 let read = if messages[index].1.key.is_some() { read_once } else { read_appended };
-                match reply.and_then(read) {
+                match replies.next().map_or_else(missing_reply, read) {
                     Err(StoreError::FunctionMissing) if attempt == 0 => missing.push(index),
                     outcome => outcomes[index] = outcome.map(Some).map_err(PublishError::from),
                 }
+            }
+            if let Some(length) = replies.next() {
+                self.report_overfull(measured, &length);
             }
             waiting = missing;
             if waiting.is_empty() {
@@ -134,70 +160,43 @@ impl Publisher {
         outcomes.into_iter().map(settled).collect()
     }
 
-    /// The command that appends a message.
-    fn append(&self, user: &Name, message: &NewMessage<'_>, now_ms: u64) -> Cmd {
+    /// Writes the command that appends a message.
+    fn append(&self, commands: &mut Commands, user: &Name, message: &NewMessage<'_>, now_ms: u64) {
         let keys = self.store.keys();
         let inbox = keys.name(Key::Inbox(user));
-        // Room for names, numbers and the other fields; a wrong guess costs one more allocation.
-        let mut command = Cmd::with_capacity(16, message.size() + inbox.len() + 128);
-        match &message.key {
-            None => command.arg("XADD").arg(inbox).arg("*"),
+        let fields = message.fields(now_ms);
+        let mut command = match &message.key {
+            None => {
+                let mut command = commands.command(3 + fields.argument_count());
+                command.arg("XADD").arg(inbox).arg("*");
+                command
+            }
             Some(key) => {
-                let once = keys.name(Key::Once(user, key));
-                command.arg("FCALL").arg(Function::PublishOnce.name()).arg(2).arg(inbox).arg(once).arg(ONCE_SECONDS)
+                let mut command = commands.command(6 + fields.argument_count());
+                command.arg("FCALL").arg(Function::PublishOnce.name()).number(2);
+                command.arg(inbox).arg(keys.name(Key::Once(user, key))).number(ONCE_SECONDS);
+                command
             }
         };
-        message.add_fields(&mut command, now_ms);
-        command
+        for (name, value) in fields.iter() {
+            command.arg(name).arg(value);
+        }
     }
 
-    async fn publish_measured(&self, user: &Name, command: Cmd) -> Result<Published, PublishError> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.add_command(command).add_command(self.length(user));
-        let mut replies = self.replies(&pipeline).await.into_iter();
-        let published = replies.next().unwrap_or_else(missing_reply).and_then(read_appended)?;
-        self.report_overfull(user, replies.next().unwrap_or_else(missing_reply));
-        Ok(published)
+    fn length(&self, commands: &mut Commands, user: &Name) {
+        commands.command(2).arg("XLEN").arg(self.store.keys().name(Key::Inbox(user)));
     }
 
-    fn length(&self, user: &Name) -> Cmd {
-        let mut command = redis::cmd("XLEN");
-        command.arg(self.store.keys().name(Key::Inbox(user)));
-        command
-    }
-
-    fn report_overfull(&self, user: &Name, length: Result<Value, StoreError>) {
-        if let Ok(Value::Int(length)) = length
-            && u64::try_from(length).is_ok_and(|length| length > self.inner.config.inbox_length_max)
+    fn report_overfull(&self, user: &Name, length: &Value<'_>) {
+        if let Value::Int(length) = length
+            && u64::try_from(*length).is_ok_and(|length| length > self.inner.config.inbox_length_max)
         {
             let _ = self.inner.overfull.try_send(user.clone());
         }
     }
-
-    /// One reply for each command of a pipeline; a failure of the connection is everyone's.
-    async fn replies(&self, pipeline: &Pipeline) -> Vec<Result<Value, StoreError>> {
-        if pipeline.is_empty() {
-            return Vec::new();
-        }
-        let count = pipeline.len();
-        match self.store.shared().send_packed_commands(pipeline, 0, count).await {
-            Ok(values) => {
-                let mut replies: Vec<_> = values
-                    .into_iter()
-                    .map(|value| match value {
-                        Value::ServerError(error) => Err(StoreError::from_server(&error)),
-                        value => Ok(value),
-                    })
-                    .collect();
-                replies.resize_with(count, missing_reply);
-                replies
-            }
-            Err(error) => vec![Err(StoreError::from(error)); count],
-        }
-    }
 }
 
-fn missing_reply() -> Result<Value, StoreError> {
+fn missing_reply() -> Result<Published, StoreError> {
     Err(StoreError::OutcomeUnknown("fewer replies than commands".to_owned()))
 }
 
@@ -212,32 +211,29 @@ fn now_ms() -> u64 {
 }
 
 /// The reply of `XADD`: the entry id.
-fn read_appended(reply: Value) -> Result<Published, StoreError> {
+fn read_appended(reply: Value<'_>) -> Result<Published, StoreError> {
     Ok(Published { id: read_id(reply)?, created: true })
 }
 
 /// The reply of `publish_once`: the entry id, and 1 if it was appended now.
-fn read_once(reply: Value) -> Result<Published, StoreError> {
-    let Value::Array(parts) = reply else { return Err(unexpected(&reply)) };
-    match <[Value; 2]>::try_from(parts) {
+fn read_once(reply: Value<'_>) -> Result<Published, StoreError> {
+    let Value::Array(parts) = check(reply)? else { return Err(unexpected()) };
+    match <[Value<'_>; 2]>::try_from(parts) {
         Ok([id, Value::Int(created)]) => Ok(Published { id: read_id(id)?, created: created == 1 }),
-        Ok([_, other]) => Err(unexpected(&other)),
-        Err(parts) => Err(unexpected(&Value::Array(parts))),
+        _ => Err(unexpected()),
     }
 }
 
-fn read_id(reply: Value) -> Result<String, StoreError> {
-    match reply {
-        Value::BulkString(id) => {
-            String::from_utf8(id).map_err(|_| StoreError::Unexpected("an entry id that is no text".to_owned()))
-        }
-        Value::ServerError(error) => Err(StoreError::from_server(&error)),
-        other => Err(unexpected(&other)),
+fn read_id(reply: Value<'_>) -> Result<String, StoreError> {
+    let reply = check(reply)?;
+    match &reply {
+        Value::Bulk(_) => reply.text().map(Cow::into_owned).ok_or_else(unexpected),
+        _ => Err(unexpected()),
     }
 }
 
-fn unexpected(reply: &Value) -> StoreError {
-    StoreError::Unexpected(format!("{reply:?} to an append"))
+fn unexpected() -> StoreError {
+    StoreError::Unexpected("another answer to an append than an entry id".to_owned())
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ impl Fixture {
     }
 
     async fn length(&self, user: &Name) -> u64 {
-        self.store.query(&self.publisher.length(user)).await.unwrap()
+        let mut command = redis::cmd("XLEN");
+        self.store.query(command.arg(self.store.keys().name(Key::Inbox(user)))).await.unwrap()
     }
 
     async fn command(&self, words: &[&str]) {

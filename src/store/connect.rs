@@ -1,14 +1,17 @@
 //! Connections to Redis: one shared for publishing, a small pool for rare calls, and new ones for each shard.
+//!
+//! What every message goes through are connections of our own ([`Line`], [`Wire`]); the pool's are the `redis` crate's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline};
 
 use super::error::StoreError;
 use super::functions::LIBRARY;
 use super::keys::KeySpace;
+use super::line::Line;
+use super::wire::{Dialer, Wire};
 
 /// How a process reaches its Redis.
 #[derive(Clone, Debug)]
@@ -24,9 +27,7 @@ pub struct StoreConfig {
 }
 
 /// Time to open a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Commands that may wait in the shared connection before a caller has to wait.
-const PIPELINE_COMMANDS_MAX: usize = 1_024;
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections for rare calls (inspection, deletion): they must not stand in the way of publishing.
 const POOL_CONNECTIONS_MAX: usize = 4;
 
@@ -39,7 +40,8 @@ pub struct Store {
 struct Inner {
     client: Client,
     keys: KeySpace,
-    shared: ConnectionManager,
+    dialer: Dialer,
+    shared: Line,
     /// `None` with a private certificate authority, which deadpool-redis cannot be told.
     pool: Option<deadpool_redis::Pool>,
     has_own_ca: bool,
@@ -54,18 +56,20 @@ impl Store {
     pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
         let client = open(config)?;
         let keys = KeySpace::new(&config.prefix, client.get_connection_info().redis_settings().db());
-        Self::connect(client, keys, config.ca_pem.is_some(), config.reply_timeout)
+        let dialer = Dialer::new(&client, config.ca_pem.as_deref())?;
+        Self::connect(client, dialer, keys, config.ca_pem.is_some(), config.reply_timeout)
     }
 
-    fn connect(client: Client, keys: KeySpace, has_own_ca: bool, reply_timeout: Duration) -> Result<Self, StoreError> {
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(reply_timeout))
-            .set_number_of_retries(1)
-            .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
-        let shared = client.get_connection_manager_lazy(manager)?;
+    fn connect(
+        client: Client,
+        dialer: Dialer,
+        keys: KeySpace,
+        has_own_ca: bool,
+        reply_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let shared = Line::new(dialer.clone(), client.get_connection_info().redis_settings().db(), reply_timeout);
         let pool = if has_own_ca { None } else { Some(pool(&client, reply_timeout)?) };
-        Ok(Self { inner: Arc::new(Inner { client, keys, shared, pool, has_own_ca, reply_timeout }) })
+        Ok(Self { inner: Arc::new(Inner { client, keys, dialer, shared, pool, has_own_ca, reply_timeout }) })
     }
 
     /// The same Redis by connections of their own. A connection is driven by the runtime that first uses it, so each
@@ -74,8 +78,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] as for [`Store::new`].
     pub fn for_thread(&self) -> Result<Self, StoreError> {
-        let Inner { client, keys, has_own_ca, reply_timeout, .. } = &*self.inner;
-        Self::connect(client.clone(), keys.clone(), *has_own_ca, *reply_timeout)
+        let Inner { client, dialer, keys, has_own_ca, reply_timeout, .. } = &*self.inner;
+        Self::connect(client.clone(), dialer.clone(), keys.clone(), *has_own_ca, *reply_timeout)
     }
 
     /// Names of keys and channels.
@@ -93,8 +97,22 @@ impl Store {
     /// The shared, pipelining, reconnecting connection. Its replies may be given up after the reply time-out, so it
     /// must never carry a read whose entries would then sit unseen.
     #[must_use]
-    pub fn shared(&self) -> ConnectionManager {
+    pub fn shared(&self) -> Line {
         self.inner.shared.clone()
+    }
+
+    /// As [`Store::shared`], for one call.
+    #[must_use]
+    pub(crate) fn shared_ref(&self) -> &Line {
+        &self.inner.shared
+    }
+
+    /// A connection of one's own, whose replies are awaited for as long as it takes. Whoever calls sets the time-out.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn dial(&self) -> Result<Wire, StoreError> {
+        self.inner.dialer.dial().await
     }
 
     /// A connection for rare calls.
@@ -152,7 +170,7 @@ pub enum RareConnection {
     /// One of the pool, returned to it when dropped.
     Pooled(deadpool_redis::Connection),
     /// The shared one.
-    Shared(ConnectionManager),
+    Shared(Line),
 }
 
 impl RareConnection {

@@ -8,15 +8,20 @@ pub mod embedded;
 pub mod error;
 pub mod functions;
 pub mod keys;
+mod line;
 pub mod migrate;
 pub mod replies;
+pub mod resp;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod test_server;
 pub mod view;
+mod wire;
 
 pub use connect::{Store, StoreConfig};
 pub use embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 pub use error::StoreError;
 pub use functions::Function;
 pub use keys::{Key, KeySpace, Lock};
+pub use line::Line;
+pub use wire::Wire;

@@ -1,26 +1,17 @@
-//! Decoding of replies on the hot path: straight from [`Value`], without a map per entry.
+//! Decoding of replies: straight from [`Value`], without a map per entry.
 //!
 //! A field name that is not UTF-8 or stands twice must not poison an inbox, so names and values stay bytes.
 
+use std::borrow::Cow;
+
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
-use redis::Value;
 
 use super::error::StoreError;
+pub use super::resp::{Value, check};
 
-/// An entry whose names and values are bytes.
-pub type RawEntry = Entry<Vec<u8>>;
-
-/// Takes the error out of a reply.
-///
-/// # Errors
-/// The server's error, sorted.
-pub fn check(value: Value) -> Result<Value, StoreError> {
-    match value {
-        Value::ServerError(error) => Err(StoreError::from_server(&error)),
-        value => Ok(value),
-    }
-}
+/// An entry whose names and values are bytes, where they arrived.
+pub type RawEntry<'a> = Entry<&'a [u8]>;
 
 fn unexpected(what: &str) -> StoreError {
     StoreError::Unexpected(format!("{what} has another shape than expected"))
@@ -30,9 +21,9 @@ fn unexpected(what: &str) -> StoreError {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another type.
-pub fn array(value: Value) -> Result<Vec<Value>, StoreError> {
+pub fn array(value: Value<'_>) -> Result<Vec<Value<'_>>, StoreError> {
     match check(value)? {
-        Value::Array(values) | Value::Set(values) => Ok(values),
+        Value::Array(values) => Ok(values),
         Value::Nil => Ok(Vec::new()),
         _ => Err(unexpected("an array")),
     }
@@ -42,10 +33,10 @@ pub fn array(value: Value) -> Result<Vec<Value>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another type.
-pub fn integer(value: Value) -> Result<i64, StoreError> {
+pub fn integer(value: Value<'_>) -> Result<i64, StoreError> {
     match check(value)? {
         Value::Int(number) => Ok(number),
-        Value::BulkString(digits) => std::str::from_utf8(&digits)
+        Value::Bulk(digits) => std::str::from_utf8(digits)
             .ok()
             .and_then(|digits| digits.parse().ok())
             .ok_or_else(|| unexpected("a number")),
@@ -57,14 +48,10 @@ pub fn integer(value: Value) -> Result<i64, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply, another type or invalid UTF-8.
-pub fn text(value: Value) -> Result<Option<String>, StoreError> {
+pub fn text(value: Value<'_>) -> Result<Option<Cow<'_, str>>, StoreError> {
     match check(value)? {
         Value::Nil => Ok(None),
-        Value::BulkString(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| unexpected("a text")),
-        Value::SimpleString(text) => Ok(Some(text)),
-        Value::Int(number) => Ok(Some(number.to_string())),
-        Value::Okay => Ok(Some("OK".to_owned())),
-        _ => Err(unexpected("a text")),
+        value => value.text().map(Some).ok_or_else(|| unexpected("a text")),
     }
 }
 
@@ -72,15 +59,15 @@ pub fn text(value: Value) -> Result<Option<String>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for anything else.
-pub fn entry_id(value: &Value) -> Result<EntryId, StoreError> {
+pub fn entry_id(value: &Value<'_>) -> Result<EntryId, StoreError> {
     match value {
-        Value::BulkString(bytes) => EntryId::parse(bytes).map_err(|_| unexpected("an entry id")),
+        Value::Bulk(bytes) => EntryId::parse(bytes).map_err(|_| unexpected("an entry id")),
         _ => Err(unexpected("an entry id")),
     }
 }
 
 /// One `[id, [field, value, …]]`; an entry that was deleted has nil in place of its fields.
-fn entry(value: Value) -> Result<(RawEntry, bool), StoreError> {
+fn entry(value: Value<'_>) -> Result<(RawEntry<'_>, bool), StoreError> {
     let Value::Array(parts) = value else { return Err(unexpected("an entry")) };
     let mut parts = parts.into_iter();
     let (Some(id), Some(fields)) = (parts.next(), parts.next()) else { return Err(unexpected("an entry")) };
@@ -88,7 +75,7 @@ fn entry(value: Value) -> Result<(RawEntry, bool), StoreError> {
     let Value::Array(flat) = fields else { return Ok((Entry { id, fields: Vec::new() }, false)) };
     let mut fields = Vec::with_capacity(flat.len() / 2);
     let mut flat = flat.into_iter();
-    while let (Some(Value::BulkString(field)), Some(Value::BulkString(value))) = (flat.next(), flat.next()) {
+    while let (Some(Value::Bulk(field)), Some(Value::Bulk(value))) = (flat.next(), flat.next()) {
         fields.push((field, value));
     }
     Ok((Entry { id, fields }, true))
@@ -98,7 +85,7 @@ fn entry(value: Value) -> Result<(RawEntry, bool), StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another shape.
-pub fn entries(value: Value) -> Result<Vec<RawEntry>, StoreError> {
+pub fn entries(value: Value<'_>) -> Result<Vec<RawEntry<'_>>, StoreError> {
     let mut entries = Vec::new();
     for value in array(value)? {
         // Redis before 7.0 answers nil for a deleted entry.
@@ -117,7 +104,7 @@ pub fn entries(value: Value) -> Result<Vec<RawEntry>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another shape.
-pub fn group_read(value: Value) -> Result<Vec<(RawEntry, bool)>, StoreError> {
+pub fn group_read(value: Value<'_>) -> Result<Vec<(RawEntry<'_>, bool)>, StoreError> {
     let Some(stream) = array(value)?.into_iter().next() else { return Ok(Vec::new()) };
     let Some(Value::Array(values)) = array(stream)?.into_iter().nth(1) else { return Err(unexpected("a group read")) };
     values.into_iter().map(entry).collect()
@@ -127,7 +114,7 @@ pub fn group_read(value: Value) -> Result<Vec<(RawEntry, bool)>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another shape.
-pub fn pending_summary(value: Value) -> Result<(u64, EntryId, EntryId), StoreError> {
+pub fn pending_summary(value: Value<'_>) -> Result<(u64, EntryId, EntryId), StoreError> {
     let mut parts = array(value)?.into_iter();
     match (parts.next(), parts.next(), parts.next()) {
         (Some(Value::Int(0)), _, _) => Ok((0, EntryId::MIN, EntryId::MIN)),
@@ -153,7 +140,7 @@ pub struct PendingEntry {
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another shape.
-pub fn pending_entries(value: Value) -> Result<Vec<PendingEntry>, StoreError> {
+pub fn pending_entries(value: Value<'_>) -> Result<Vec<PendingEntry>, StoreError> {
     array(value)?
         .into_iter()
         .map(|row| {
@@ -174,8 +161,8 @@ pub fn pending_entries(value: Value) -> Result<Vec<PendingEntry>, StoreError> {
 mod tests {
     use super::*;
 
-    fn bulk(text: &[u8]) -> Value {
-        Value::BulkString(text.to_vec())
+    fn bulk(text: &[u8]) -> Value<'_> {
+        Value::Bulk(text)
     }
 
     #[test]

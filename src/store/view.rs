@@ -1,14 +1,16 @@
 //! What Redis holds of one user, for people: support calls and `inspect`. Not for delivery.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use homing_protocol::id::EntryId;
+use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
-use redis::{Pipeline, Value};
+use redis::Pipeline;
 use serde::Deserialize;
 
 use super::keys::INCARNATION_FIELD;
-use super::replies::{self, RawEntry};
+use super::replies::{self, Value};
 use super::{Key, Store, StoreError};
 
 /// A user's devices and inbox at one moment.
@@ -88,17 +90,19 @@ impl Store {
         let mut first = Pipeline::with_capacity(4);
         first.ignore_errors().cmd("TIME").cmd("XLEN").arg(&inbox);
         first.cmd("HGETALL").arg(self.keys().name(Key::Devices(user))).cmd("XINFO").arg("GROUPS").arg(&inbox);
-        let [time, length, devices, groups] = exactly(connection.pipeline(&first).await?)?;
+        let first: Vec<redis::Value> = connection.pipeline(&first).await?;
+        let [time, length, devices, groups] = exactly(first.iter().map(Value::from).collect())?;
         let now_ms = read_time_ms(time)?;
         let inbox_length = replies::integer(length)?.max(0) as u64;
         let records = read_records(devices)?;
         // Nothing is wrong with a user without inbox.
-        let groups = if inbox_length == 0 && matches!(groups, Value::ServerError(_)) { Value::Nil } else { groups };
+        let groups = if inbox_length == 0 && matches!(groups, Value::Error(..)) { Value::Nil } else { groups };
         let mut groups = read_groups(groups)?;
         // A key of another slot in a Redis Cluster, hence not in the pipeline.
         let mut nodes = redis::cmd("HGETALL");
         nodes.arg(self.keys().name(Key::Nodes));
-        let nodes = read_heartbeats(connection.query(&nodes).await?)?;
+        let nodes: redis::Value = connection.query(&nodes).await?;
+        let nodes = read_heartbeats(Value::from(&nodes))?;
 
         let mut second = Pipeline::new();
         second.ignore_errors();
@@ -116,8 +120,9 @@ impl Store {
             }
             devices.push(DeviceView { device, record, online, unacked, pending, oldest_pending: None });
         }
-        let replies: Vec<Value> = if second.is_empty() { Vec::new() } else { connection.pipeline(&second).await? };
-        let mut replies = replies.into_iter();
+        let replies: Vec<redis::Value> =
+            if second.is_empty() { Vec::new() } else { connection.pipeline(&second).await? };
+        let mut replies = replies.iter().map(Value::from);
         for device in devices.iter_mut().filter(|device| device.unacked.is_some()) {
             if let (Some(pending), Some(undelivered)) = (replies.next(), replies.next()) {
                 device.oldest_pending = oldest(pending, undelivered);
@@ -131,39 +136,45 @@ impl Store {
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn inbox_page(&self, user: &Name, after: EntryId, count: usize) -> Result<Vec<RawEntry>, StoreError> {
+    pub async fn inbox_page(
+        &self,
+        user: &Name,
+        after: EntryId,
+        count: usize,
+    ) -> Result<Vec<Entry<Vec<u8>>>, StoreError> {
         let mut range = redis::cmd("XRANGE");
         range.arg(self.keys().name(Key::Inbox(user))).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
-        replies::entries(self.rare().await?.query(&range).await?)
+        let reply: redis::Value = self.rare().await?.query(&range).await?;
+        let owned = |(field, value): (&[u8], &[u8])| (field.to_vec(), value.to_vec());
+        let entries = replies::entries(Value::from(&reply))?.into_iter();
+        let entries = entries.map(|Entry { id, fields }| Entry { id, fields: fields.into_iter().map(owned).collect() });
+        Ok(entries.collect())
     }
 }
 
-fn exactly<const N: usize>(replies: Vec<Value>) -> Result<[Value; N], StoreError> {
+fn exactly<const N: usize>(replies: Vec<Value<'_>>) -> Result<[Value<'_>; N], StoreError> {
     replies
         .try_into()
-        .map_err(|replies: Vec<Value>| StoreError::Unexpected(format!("{} replies to {N} commands", replies.len())))
+        .map_err(|replies: Vec<Value<'_>>| StoreError::Unexpected(format!("{} replies to {N} commands", replies.len())))
 }
 
 /// The device may have been removed between the two pipelines: then it has nothing pending.
-pub(crate) fn oldest(pending: Value, undelivered: Value) -> Option<EntryId> {
+pub(crate) fn oldest(pending: Value<'_>, undelivered: Value<'_>) -> Option<EntryId> {
     match replies::pending_summary(pending) {
         Ok((count, first, _)) if count > 0 => Some(first),
         _ => replies::entries(undelivered).ok()?.first().map(|entry| entry.id),
     }
 }
 
-pub(crate) fn read_time_ms(reply: Value) -> Result<u64, StoreError> {
+pub(crate) fn read_time_ms(reply: Value<'_>) -> Result<u64, StoreError> {
     let [seconds, micros] = exactly(replies::array(reply)?)?;
     let (seconds, micros) = (replies::integer(seconds)?, replies::integer(micros)?);
     Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000).max(0) as u64)
 }
 
-/// The pairs of a hash or of a map in a reply, whichever protocol version the connection speaks.
-fn read_pairs(reply: Value) -> Result<Vec<(String, Value)>, StoreError> {
-    let flat = match replies::check(reply)? {
-        Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
-        other => replies::array(other)?,
-    };
+/// The pairs of a hash or of a map.
+fn read_pairs(reply: Value<'_>) -> Result<Vec<(Cow<'_, str>, Value<'_>)>, StoreError> {
+    let flat = replies::array(reply)?;
     let mut pairs = Vec::with_capacity(flat.len() / 2);
     let mut flat = flat.into_iter();
     while let (Some(name), Some(value)) = (flat.next(), flat.next()) {
@@ -174,29 +185,29 @@ fn read_pairs(reply: Value) -> Result<Vec<(String, Value)>, StoreError> {
     Ok(pairs)
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(reply: Value) -> Result<T, StoreError> {
+fn read_json<T: for<'a> Deserialize<'a>>(reply: Value<'_>) -> Result<T, StoreError> {
     let text = replies::text(reply)?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(format!("a record in Redis: {error}")))
 }
 
-pub(crate) fn read_records(reply: Value) -> Result<Vec<(String, DeviceRecord)>, StoreError> {
+pub(crate) fn read_records(reply: Value<'_>) -> Result<Vec<(String, DeviceRecord)>, StoreError> {
     let pairs = read_pairs(reply)?.into_iter().filter(|(device, _)| device != INCARNATION_FIELD);
-    pairs.map(|(device, record)| Ok((device, read_json(record)?))).collect()
+    pairs.map(|(device, record)| Ok((device.into_owned(), read_json(record)?))).collect()
 }
 
-pub(crate) fn read_heartbeats(reply: Value) -> Result<HashMap<String, f64>, StoreError> {
+pub(crate) fn read_heartbeats(reply: Value<'_>) -> Result<HashMap<String, f64>, StoreError> {
     #[derive(Deserialize)]
     struct Heartbeat {
         seen_ms: f64,
     }
     let pairs = read_pairs(reply)?.into_iter();
-    pairs.map(|(node, about)| Ok((node, read_json::<Heartbeat>(about)?.seen_ms))).collect()
+    pairs.map(|(node, about)| Ok((node.into_owned(), read_json::<Heartbeat>(about)?.seen_ms))).collect()
 }
 
-pub(crate) fn read_groups(reply: Value) -> Result<HashMap<String, Group>, StoreError> {
+pub(crate) fn read_groups(reply: Value<'_>) -> Result<HashMap<String, Group>, StoreError> {
     let mut groups = HashMap::new();
     for group in replies::array(reply)? {
-        let mut members: HashMap<String, Value> = read_pairs(group)?.into_iter().collect();
+        let mut members: HashMap<Cow<'_, str>, Value<'_>> = read_pairs(group)?.into_iter().collect();
         let mut take = |name| members.remove(name).unwrap_or(Value::Nil);
         let unacked = replies::integer(take("pending"))?.max(0) as u64;
         // `lag` is nil when Redis would have to count.
@@ -204,9 +215,9 @@ pub(crate) fn read_groups(reply: Value) -> Result<HashMap<String, Group>, StoreE
             Value::Int(lag) => u64::try_from(lag).ok(),
             _ => None,
         };
-        let last_delivered = replies::text(take("last-delivered-id"))?.unwrap_or_default();
+        let last_delivered = replies::text(take("last-delivered-id"))?.unwrap_or_default().into_owned();
         if let Some(name) = replies::text(take("name"))? {
-            groups.insert(name, Group { unacked, undelivered, last_delivered });
+            groups.insert(name.into_owned(), Group { unacked, undelivered, last_delivered });
         }
     }
     Ok(groups)
