@@ -101,7 +101,10 @@ impl<'a> NewMessage<'a> {
 }
 
 /// The fields of an entry.
-pub(crate) struct Fields<'a>([Option<(&'static str, Cow<'a, [u8]>)>; 6]);
+pub(crate) struct Fields<'a>([Option<Field<'a>>; 6]);
+
+/// Name and value.
+type Field<'a> = (&'static str, Cow<'a, [u8]>);
 
 impl<'a> Fields<'a> {
     /// Names and values.

@@ -1,6 +1,6 @@
 //! A real redis-server for unit tests, on a Unix socket in a folder of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use redis::aio::MultiplexedConnection;
@@ -12,8 +12,14 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_with(options, |_| {})
+    }
+
+    /// `prepare` puts files into the server's folder, which its options may name.
+    pub(crate) fn start_with(options: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let folder = std::env::temp_dir().join(format!("homing-redis-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).expect("a temporary folder can be made");
+        prepare(&folder);
         let child = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--unixsocket", "redis.sock", "--dir"])
             .arg(&folder)
@@ -22,6 +28,11 @@ impl TestServer {
             .spawn()
             .expect("redis-server is installed");
         Self { folder, child }
+    }
+
+    /// A file in the server's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     pub(crate) fn url(&self) -> String {

@@ -314,3 +314,7 @@ impl ConnectionLike for Wire {
         self.database
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
