@@ -18,9 +18,10 @@ use crate::config::serve::PREFIX;
 use crate::store::embedded::this_program;
 use crate::store::{Embedded, EmbeddedConfig, EmbeddedError};
 
-/// Sockets of one node or worker of ours: below the 20,000 descriptors that a process often has, with some for other
-/// purposes.
-pub(crate) const SOCKETS_MAX: u32 = 18_000;
+/// Sockets of one node or worker of ours: below the 20,000 descriptors that a process often has; and below half of
+/// Linux's 28,232 ephemeral ports, beyond which each connection from one address tries all ports of one parity in vain
+/// first, so that clients use up the machine.
+pub(crate) const SOCKETS_MAX: u32 = 14_000;
 /// Time for a node to start.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two looks whether it is there.

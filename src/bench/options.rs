@@ -117,7 +117,7 @@ pub struct ClusterOptions {
     /// First part of every key in Redis.
     #[arg(long, default_value = crate::config::serve::PREFIX)]
     pub prefix: String,
-    /// Nodes to start, a number or auto: one for each 18,000 devices.
+    /// Nodes to start, a number or auto: one for each 14,000 devices.
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     pub nodes: NodeCount,
     /// Shards of each of them.
@@ -138,7 +138,7 @@ pub struct ClientsOptions {
     /// Devices of each.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=20))]
     pub devices: u32,
-    /// Processes that hold the clients [default: one for each 18,000].
+    /// Processes that hold the clients [default: one for each 14,000].
     #[arg(long)]
     pub workers: Option<NonZeroU32>,
     /// Connections that are opened each second at the beginning.
@@ -285,7 +285,7 @@ pub struct SocketsOptions {
     /// Users, each with one device.
     #[arg(long, default_value = "128000")]
     pub users: NonZeroU32,
-    /// Processes that hold the clients [default: one for each 18,000].
+    /// Processes that hold the clients [default: one for each 14,000].
     #[arg(long)]
     pub workers: Option<NonZeroU32>,
     /// Connections that are opened each second at the beginning.
@@ -323,7 +323,7 @@ pub struct LoadOptions {
     /// Connections that are opened each second.
     #[arg(short = 'c', long, default_value = "500")]
     pub per_second: NonZeroU32,
-    /// Processes that hold the clients [default: one for each 18,000].
+    /// Processes that hold the clients [default: one for each 14,000].
     #[arg(short, long)]
     pub workers: Option<NonZeroU32>,
     /// Time between two messages to each client [default: no messages].

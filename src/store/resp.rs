@@ -90,15 +90,18 @@ impl Scanner {
 
     /// Passes one value or the beginning of an array; false if it is not all there.
     fn scan_one(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let Some((line, after)) = line(bytes, self.at)? else { return Ok(false) };
-        let Some((kind, rest)) = line.split_first() else { return Err(invalid("an empty line in place of a reply")) };
+        let Some(kind) = bytes.get(self.at) else { return Ok(false) };
+        if matches!(kind, b'+' | b'-') {
+            let Some((_, after)) = line(bytes, self.at)? else { return Ok(false) };
+            self.at = after;
+            return Ok(self.pass());
+        }
+        if !matches!(kind, b':' | b'$' | b'*') {
+            return Err(invalid("a reply of unknown type"));
+        }
+        let Some((number, after)) = number(bytes, self.at + 1)? else { return Ok(false) };
         match kind {
-            b'+' | b'-' => self.at = after,
-            b':' => {
-                integer(rest)?;
-                self.at = after;
-            }
-            b'$' => match length(rest)? {
+            b'$' => match usize::try_from(number).ok() {
                 None => self.at = after,
                 Some(length) if length > BULK_BYTES_MAX => return Err(invalid("a bulk string of impossible length")),
                 Some(length) => {
@@ -111,7 +114,7 @@ impl Scanner {
             },
             b'*' => {
                 self.at = after;
-                if let Some(elements @ 1..) = length(rest)? {
+                if let Ok(elements @ 1..) = usize::try_from(number) {
                     if self.open.len() == DEPTH_MAX {
                         return Err(invalid("a reply of too many levels"));
                     }
@@ -119,19 +122,23 @@ impl Scanner {
                     return Ok(true);
                 }
             }
-            _ => return Err(invalid("a reply of unknown type")),
+            _ => self.at = after,
         }
-        // A value is complete, and with it the arrays whose last element it is.
+        Ok(self.pass())
+    }
+
+    /// A value is complete, and with it the arrays whose last element it is.
+    fn pass(&mut self) -> bool {
         while let Some(missing) = self.open.last_mut() {
             *missing -= 1;
             if *missing > 0 {
-                return Ok(true);
+                return true;
             }
             self.open.pop();
         }
         self.count += 1;
         self.end = self.at;
-        Ok(true)
+        true
     }
 }
 
@@ -149,24 +156,32 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-fn integer(text: &[u8]) -> io::Result<i64> {
-    let (negative, digits) = match text.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        _ => (false, text),
-    };
-    let sum = digits.iter().try_fold(0_i64, |sum, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-        sum.checked_mul(10)?.checked_add(i64::from(digit))
-    });
-    match sum {
-        Some(sum) if !digits.is_empty() => Ok(if negative { -sum } else { sum }),
-        _ => Err(invalid("an unreadable number")),
+/// The number that is the line at `at`, and where the next begins. Most of what is looked at is such lines.
+fn number(bytes: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
+    let rest = &bytes[at.min(bytes.len())..];
+    let negative = rest.first() == Some(&b'-');
+    let (mut sum, first) = (0_i64, usize::from(negative));
+    for (index, byte) in rest.iter().enumerate().skip(first) {
+        match byte {
+            b'0'..=b'9' => {
+                let digit = i64::from(byte - b'0');
+                sum = sum.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or_else(unreadable)?;
+            }
+            b'\r' if index > first => {
+                return match rest.get(index + 1) {
+                    Some(b'\n') => Ok(Some((if negative { -sum } else { sum }, at + index + 2))),
+                    Some(_) => Err(unreadable()),
+                    None => Ok(None),
+                };
+            }
+            _ => return Err(unreadable()),
+        }
     }
+    Ok(None)
 }
 
-/// What is announced of a bulk string or an array; `None` for nil.
-fn length(text: &[u8]) -> io::Result<Option<usize>> {
-    Ok(usize::try_from(integer(text)?).ok())
+fn unreadable() -> io::Error {
+    invalid("an unreadable number")
 }
 
 /// Complete replies, one after the other.
@@ -214,11 +229,22 @@ impl<'a> Iterator for Reader<'a> {
 
     fn next(&mut self) -> Option<Value<'a>> {
         // The scanner has seen that everything is sound.
-        let (line, after) = line(self.bytes, self.at).ok()??;
+        let kind = *self.bytes.get(self.at)?;
+        if matches!(kind, b'+' | b'-') {
+            let (line, after) = line(self.bytes, self.at).ok()??;
+            self.at = after;
+            let rest = line.get(1..)?;
+            if kind == b'+' {
+                return Some(Value::Simple(rest));
+            }
+            let text = std::str::from_utf8(rest).unwrap_or("ERR an error that is no text");
+            let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
+            return Some(Value::Error(code, detail));
+        }
+        let (number, after) = number(self.bytes, self.at + 1).ok()??;
         self.at = after;
-        let (kind, rest) = line.split_first()?;
         Some(match kind {
-            b'$' => match length(rest).ok()? {
+            b'$' => match usize::try_from(number).ok() {
                 Some(length) => {
                     let bytes = self.bytes.get(after..after + length)?;
                     self.at = after + length + 2;
@@ -226,8 +252,7 @@ impl<'a> Iterator for Reader<'a> {
                 }
                 None => Value::Nil,
             },
-            b':' => Value::Int(integer(rest).ok()?),
-            b'*' => match length(rest).ok()? {
+            b'*' => match usize::try_from(number).ok() {
                 // Of all elements, some bytes are there: what is announced takes no more room than what came.
                 Some(count) => {
                     let mut values = Vec::with_capacity(count.min(self.bytes.len() - after));
@@ -236,12 +261,7 @@ impl<'a> Iterator for Reader<'a> {
                 }
                 None => Value::Nil,
             },
-            b'-' => {
-                let text = std::str::from_utf8(rest).unwrap_or("ERR an error that is no text");
-                let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
-                Value::Error(code, detail)
-            }
-            _ => Value::Simple(rest),
+            _ => Value::Int(number),
         })
     }
 }
