@@ -105,7 +105,7 @@ async fn check(config: &ServeConfig, store: &Store) -> Result<ServerReport, Fail
     let deadline = tokio::time::Instant::now() + REDIS_WAIT_MAX;
     let mut is_first = true;
     loop {
-        match server::check(&mut store.shared(), config.allow_eviction).await {
+        match server::check(&mut store.shared().clone(), config.allow_eviction).await {
             Ok(report) => return Ok(report),
             Err(ServerError::Store(StoreError::Unavailable(reason) | StoreError::OutcomeUnknown(reason)))
                 if tokio::time::Instant::now() < deadline && !is_authentication(&reason) =>

@@ -106,3 +106,7 @@ impl Taken {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "hints_tests.rs"]
+mod tests;

@@ -82,7 +82,7 @@ impl Publisher {
         let is_once = message.key.is_some();
         let is_measured = !is_once && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
         let send = || {
-            self.store.shared_ref().send(|commands| {
+            self.store.shared().send(|commands| {
                 self.append(commands, user, message, now_ms);
                 if is_measured {
                     self.length(commands, user);
@@ -115,7 +115,7 @@ impl Publisher {
         // At most once more, for functions that were missing.
         for attempt in 0..2 {
             let Some(measured) = waiting.first().map(|index| &messages[*index].0) else { break };
-            let sent = self.store.shared_ref().send(|commands| {
+            let sent = self.store.shared().send(|commands| {
                 for index in &waiting {
                     let (user, message) = &messages[*index];
                     self.append(commands, user, message, now_ms);

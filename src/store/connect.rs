@@ -97,13 +97,7 @@ impl Store {
     /// The shared, pipelining, reconnecting connection. Its replies may be given up after the reply time-out, so it
     /// must never carry a read whose entries would then sit unseen.
     #[must_use]
-    pub fn shared(&self) -> Line {
-        self.inner.shared.clone()
-    }
-
-    /// As [`Store::shared`], for one call.
-    #[must_use]
-    pub(crate) fn shared_ref(&self) -> &Line {
+    pub fn shared(&self) -> &Line {
         &self.inner.shared
     }
 
@@ -121,7 +115,7 @@ impl Store {
     /// [`StoreError::Unavailable`] if none is free in time or Redis cannot be reached.
     pub async fn rare(&self) -> Result<RareConnection, StoreError> {
         match &self.inner.pool {
-            None => Ok(RareConnection::Shared(self.shared())),
+            None => Ok(RareConnection::Shared(self.shared().clone())),
             Some(pool) => match pool.get().await {
                 Ok(connection) => Ok(RareConnection::Pooled(connection)),
                 Err(error) => Err(StoreError::Unavailable(error.to_string())),
@@ -134,7 +128,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        Ok(command.query_async(&mut self.shared()).await?)
+        Ok(command.query_async(&mut self.shared().clone()).await?)
     }
 
     /// Runs one function on the shared connection; loads the library and tries once more if it is missing.

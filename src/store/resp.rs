@@ -16,6 +16,8 @@ use super::error::StoreError;
 const DEPTH_MAX: usize = 16;
 /// Largest bulk string that a server may announce: Redis's own limit (`proto-max-bulk-len`).
 const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Longest number: a sign and 19 digits.
+const NUMBER_BYTES_MAX: usize = 20;
 /// Longest line; errors are the longest.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -163,6 +165,8 @@ fn number(bytes: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
     let (mut sum, first) = (0_i64, usize::from(negative));
     for (index, byte) in rest.iter().enumerate().skip(first) {
         match byte {
+            // Zeros without end would overflow nothing.
+            _ if index > NUMBER_BYTES_MAX => return Err(unreadable()),
             b'0'..=b'9' => {
                 let digit = i64::from(byte - b'0');
                 sum = sum.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or_else(unreadable)?;
@@ -374,7 +378,7 @@ fn push_length(bytes: &mut Vec<u8>, kind: u8, length: usize) {
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// What a server answered to a command whose reply nobody needs but for its error.
+/// Takes the error out of a reply.
 ///
 /// # Errors
 /// The server's error, sorted.

@@ -47,8 +47,9 @@ fn only_as_many_replies_are_taken_as_were_asked_for() {
 fn what_is_no_reply_is_refused() {
     let deep = "*1\r\n".repeat(DEPTH_MAX + 2);
     let long = "+".repeat(LINE_BYTES_MAX + 2);
+    let zeros = format!(":{}", "0".repeat(NUMBER_BYTES_MAX + 2));
     let odd = ["x\r\n", "\r\n", ":\r\n", ":1x\r\n", ":99999999999999999999\r\n", "$2000000000\r\n", "$1\r\nabc"];
-    for text in odd.into_iter().chain([deep.as_str(), long.as_str()]) {
+    for text in odd.into_iter().chain([deep.as_str(), long.as_str(), zeros.as_str()]) {
         assert!(Scanner::default().scan(text.as_bytes(), 1).is_err(), "{text:?}");
     }
 }

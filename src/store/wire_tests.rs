@@ -1,4 +1,4 @@
-//! TLS against a real server; everything else is in `line_tests.rs` and in the integration tests.
+//! Connections that are driven by hand, and TLS, against a real server.
 
 use std::process::Command;
 
@@ -40,4 +40,16 @@ async fn a_server_with_tls_is_reached_if_its_certificate_is_good() {
     assert!(matches!(stranger, Some(StoreError::Unavailable(_))), "{stranger:?}");
     let nonsense = Dialer::new(&client, Some(b"no certificate")).err();
     assert!(matches!(nonsense, Some(StoreError::Unavailable(_))), "{nonsense:?}");
+}
+
+/// The reply of what was given up would be taken for that of the next command.
+#[tokio::test]
+async fn a_connection_is_of_no_use_after_an_exchange_that_was_given_up() {
+    let server = TestServer::start(&[]);
+    server.connect().await;
+    let mut wire = server.store().await.dial().await.unwrap();
+    wire.commands().command(3).arg("BLPOP").arg("nothing").number(0);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), wire.exchange(1)).await.is_err());
+    wire.commands().command(1).arg("PING");
+    assert!(wire.exchange(1).await.is_err());
 }

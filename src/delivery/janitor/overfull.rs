@@ -40,7 +40,7 @@ impl Overfull {
     }
 
     async fn tend(&mut self, user: Name) {
-        let mut connection = self.tending.store().shared();
+        let mut connection = self.tending.store().shared().clone();
         match self.tending.tend(&mut connection, std::slice::from_ref(&user)).await {
             Ok(_) => self.failing = false,
             Err(error) => {

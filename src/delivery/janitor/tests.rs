@@ -83,7 +83,7 @@ impl World {
 
     async fn try_tend(&self) -> Result<Found, StoreError> {
         let tending = Tending::new(self.store.clone(), self.nodes.clone(), &self.limits);
-        tending.tend(&mut self.store.shared(), std::slice::from_ref(&self.user)).await
+        tending.tend(&mut self.store.shared().clone(), std::slice::from_ref(&self.user)).await
     }
 
     async fn tend(&self) -> Found {
@@ -198,7 +198,7 @@ async fn a_user_with_a_key_of_another_type_keeps_nobody_from_being_tended() {
     world.append("*").await;
     world.append("*").await;
     let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
-    let found = tending.tend(&mut world.store.shared(), &[mallory, world.user.clone()]).await.unwrap();
+    let found = tending.tend(&mut world.store.shared().clone(), &[mallory, world.user.clone()]).await.unwrap();
     assert_eq!((found.users, found.messages), (1, 1));
 }
 
