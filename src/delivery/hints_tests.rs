@@ -37,7 +37,7 @@ async fn subscriptions_change_until_redis_has_confirmed_every_one() {
 }
 
 #[tokio::test]
-async fn a_flood_is_taken_in_parts_and_in_order() {
+async fn a_flood_arrives_whole_and_in_order() {
     let server = TestServer::start(&[]);
     let mut other = server.connect().await;
     let mut hints = Hints::new(server.store().await.dial().await.unwrap());
@@ -51,9 +51,7 @@ async fn a_flood_is_taken_in_parts_and_in_order() {
     flood.query_async::<()>(&mut other).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < count {
-        let part = next_payloads(&mut hints).await;
-        assert!((1..=TAKE_MAX).contains(&part.len()), "{} at once", part.len());
-        seen.extend(part);
+        seen.extend(next_payloads(&mut hints).await);
     }
     assert_eq!(seen, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
 }
