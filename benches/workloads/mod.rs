@@ -12,6 +12,7 @@ use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Attachment, Command, Now, Open, Reply, Session, SessionConfig};
+use homing_protocol::topic::TopicPatterns;
 
 /// A hot path: its name, and how it is made ready to run any number of times.
 pub(crate) struct Workload {
@@ -121,6 +122,8 @@ fn session_config() -> SessionConfig {
         // Time stands still here, so no number of frames may be too many.
         frames_per_second: u32::MAX / 2,
         frames_burst: u32::MAX / 2,
+        topics: false,
+        cursor_flush_ms: 1_000,
     }
 }
 
@@ -132,7 +135,8 @@ fn live(now: Now, confirm: bool) -> Session {
     };
     let name = |text| Name::parse(text).expect("a valid name");
     let (user, device) = (name("alice"), name("web-1"));
-    let open = Open { user, device, connect: *connect, expires_at_ms: u64::MAX, primary: 1 };
+    let open =
+        Open { user, device, connect: *connect, expires_at_ms: u64::MAX, primary: 1, topics: TopicPatterns::default() };
     let mut session = Session::new(now, Arc::new(session_config()), open);
     session.handle_subscribed();
     let mut driver = Driver::default();

@@ -6,6 +6,7 @@ use homing_protocol::limits::{
     HEARTBEAT_MS_MAX, HEARTBEAT_MS_MIN, IDS_PER_FRAME_MAX, INSTANCE_BYTES_MAX, NACK_DELAY_MS_MAX, REF_BYTES_MAX,
     SERVER_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MIN, WINDOW_MAX,
 };
+use homing_protocol::name::Name;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -82,6 +83,7 @@ fn check_against(incoming: &Incoming, members: &Map<String, Value>) {
             assert_eq!(kind, "ack");
             let written = parsed.iter().map(|id| match id {
                 AckId::Message(id) => id.to_string(),
+                AckId::Topic(topic, id) => format!("{topic}/{id}"),
                 AckId::Gap(id) => id.to_string(),
             });
             assert!(written.eq(ids()), "an id was read as another one");
@@ -102,11 +104,19 @@ fn check_against(incoming: &Incoming, members: &Map<String, Value>) {
         ClientFrame::Auth(token) => {
             assert_eq!((kind, members["token"].as_str()), ("auth", Some(&**token)));
         }
+        ClientFrame::Follow { topics, follow } => {
+            assert_eq!(kind, if *follow { "follow" } else { "unfollow" });
+            let written: std::collections::BTreeSet<&str> =
+                members["topics"].as_array().expect("topics are a list").iter().filter_map(Value::as_str).collect();
+            assert!(topics.iter().map(Name::as_str).eq(written), "a topic was read as another one");
+        }
         ClientFrame::Forget => assert_eq!(kind, "forget"),
         ClientFrame::Ping => assert_eq!(kind, "ping"),
         ClientFrame::Pong => assert_eq!(kind, "pong"),
         ClientFrame::Unknown => {
-            assert!(!["ack", "nack", "connect", "auth", "forget", "ping", "pong"].contains(&kind));
+            assert!(
+                !["ack", "nack", "connect", "auth", "follow", "unfollow", "forget", "ping", "pong"].contains(&kind)
+            );
         }
     }
 }
@@ -119,6 +129,7 @@ fn written(incoming: &Incoming) -> String {
                 .iter()
                 .map(|id| match id {
                     AckId::Message(id) => id.to_string(),
+                    AckId::Topic(topic, id) => format!("{topic}/{id}"),
                     AckId::Gap(id) => id.to_string(),
                 })
                 .collect();
@@ -127,6 +138,10 @@ fn written(incoming: &Incoming) -> String {
         ClientFrame::Nack { ids, delay_ms } => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             json!({"type": "nack", "ids": ids, "delay_ms": delay_ms})
+        }
+        ClientFrame::Follow { topics, follow } => {
+            let topics: Vec<&str> = topics.iter().map(Name::as_str).collect();
+            json!({"type": if *follow { "follow" } else { "unfollow" }, "topics": topics})
         }
         ClientFrame::Connect(connect) => {
             let from = connect.from.map(|from| match from {

@@ -10,6 +10,7 @@ use homing_protocol::name::Name;
 use homing_protocol::session::{
     AckBatch, Attachment, Command, Confirmation, Failure, Now, Open, Reply, Session, SessionConfig,
 };
+use homing_protocol::topic::TopicPatterns;
 
 use super::cursor::Cursor;
 use super::entries::check_message;
@@ -88,6 +89,8 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
         frame_bytes_max: 1 << 16,
         frames_per_second: 1_000,
         frames_burst: 1_000,
+        topics: false,
+        cursor_flush_ms: 1_000,
     };
     let now = Now { mono_ms: 1, unix_ms: 1_700_000_000_000 };
     let open = Open {
@@ -96,6 +99,7 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
         connect: Connect { confirm: true, ..Connect::default() },
         expires_at_ms: u64::MAX,
         primary: 1,
+        topics: TopicPatterns::default(),
     };
     let mut session = Session::new(now, Arc::new(config), open);
     session.handle_subscribed();

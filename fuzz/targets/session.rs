@@ -9,6 +9,7 @@ use homing_protocol::frame::{ClientFrame, Connect, FrameError, Gap, GapReason, I
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Failure, Now, Open, Reply, Session, SessionConfig, Urgency};
+use homing_protocol::topic::TopicPatterns;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -111,6 +112,8 @@ impl Run {
             frame_bytes_max: 4_096,
             frames_per_second: 100,
             frames_burst: cursor.one_of(&[1_000_000, 100, 1]),
+            topics: false,
+            cursor_flush_ms: 1_000,
         };
         let connect = Connect {
             confirm: flags & 1 > 0,
@@ -128,6 +131,7 @@ impl Run {
             connect,
             expires_at_ms: now.unix_ms + 10_000_000,
             primary: 1,
+            topics: TopicPatterns::default(),
         };
         Self {
             session: Session::new(now, Arc::new(config), open),
@@ -243,6 +247,7 @@ impl Run {
         if let Some(ClientFrame::Ack(ids)) = frame {
             self.named.extend(ids.iter().map(|id| match id {
                 homing_protocol::frame::AckId::Message(id) => id.to_string(),
+                homing_protocol::frame::AckId::Topic(topic, id) => format!("{topic}/{id}"),
                 homing_protocol::frame::AckId::Gap(id) => id.to_string(),
             }));
         }

@@ -66,6 +66,7 @@ impl Inbox {
             Command::ReadPending { after, count } => self.read_pending(*after, *count),
             Command::ReadNew { count } => self.read_new(*count),
             Command::Touch { .. } | Command::Forget { .. } | Command::Release { .. } => Reply::Done,
+            other => panic!("no {other:?} without topics"),
         }
     }
 

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use homing_protocol::name::Name;
+use homing_protocol::topic::TopicPatterns;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -109,7 +110,15 @@ fn expected(header: &[u8], claims: &[u8], audience: Option<&str>) -> Option<Clai
     let is_now = [not_before, issued].iter().all(|time| time.is_none_or(|time| time <= NOW_S + LEEWAY_S));
     let is_for_us = audience.is_none_or(|wanted| audiences.iter().any(|audience| audience == wanted));
     (expires > NOW_S && is_now && is_for_us).then_some(())?;
-    Some(Claims { user: name("sub")??, device: name("device")?, expires_at_ms: expires.saturating_mul(1_000) })
+    let topics = match member(&claims, "topics") {
+        None => Vec::new(),
+        Some(Value::Array(many)) => {
+            many.iter().map(|one| one.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()?
+        }
+        Some(_) => return None,
+    };
+    let topics = TopicPatterns::parse(&topics).ok()?;
+    Some(Claims { user: name("sub")??, device: name("device")?, expires_at_ms: expires.saturating_mul(1_000), topics })
 }
 
 /// A token of which one character is another is no token of ours.

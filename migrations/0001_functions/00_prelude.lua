@@ -9,6 +9,7 @@
 --   nonce           text        the attach that made this generation: a repeated attach changes nothing
 --   instance, seq   text        the client object and its connection number, at most 2^53
 --   first_seen_ms, last_seen_ms   Unix ms by Redis's clock
+--   topics_from_ms  Unix ms     where the device begins in a topic that it has no cursor in
 --   start           text        the entry id that the device's group began after
 --   epoch           text        primary epoch at the last attach
 --   dropped         number      messages that were dropped before this device acked them, ever

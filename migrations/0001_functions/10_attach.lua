@@ -54,6 +54,8 @@ local function attach(keys, argv)
     local _, others = all_devices(devices)
     if others > 0 or request.from == 'end' then start = '$' end
   end
+  -- In topics the device begins where it begins in the inbox: with all that its user follows, or now.
+  if not known then record.topics_from_ms = start == '0' and 0 or record.first_seen_ms end
   local created = redis.pcall('XGROUP', 'CREATE', inbox, device, start, 'MKSTREAM')
   local made = type(created) ~= 'table' or not created.err
   if not made and not string.find(created.err, 'BUSYGROUP', 1, true) then return created end

@@ -15,3 +15,4 @@ pub mod name;
 pub mod session;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod topic;

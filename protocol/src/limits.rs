@@ -24,6 +24,10 @@ pub const HEARTBEAT_MS: u32 = 25_000;
 pub const HEARTBEAT_MS_MIN: u32 = 10_000;
 /// Longest heartbeat that a client may ask for, in milliseconds.
 pub const HEARTBEAT_MS_MAX: u32 = 300_000;
+/// Most topics in one `follow` or `unfollow` frame.
+pub const TOPICS_PER_FRAME_MAX: usize = 100;
+/// Default of how many topics a user may follow.
+pub const TOPICS_PER_USER: u32 = 200;
 /// Longest delay of a `nack`, in milliseconds.
 pub const NACK_DELAY_MS_MAX: u64 = 60_000;
 /// Time for the first frame, in milliseconds.

@@ -10,6 +10,7 @@ use crate::depth;
 use crate::frame::server::{push_display, push_string};
 use crate::id::EntryId;
 use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
+use crate::topic::Topic;
 
 /// When a message ceases to be deliverable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,14 @@ pub enum Expiry {
     ConnectedOnly,
 }
 
+impl Expiry {
+    /// Whether a message with it, that was deliverable once, is not any more.
+    #[must_use]
+    pub fn is_over(self, unix_ms: u64) -> bool {
+        matches!(self, Self::At(at_ms) if at_ms <= unix_ms)
+    }
+}
+
 /// What can be said of a message before it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
@@ -29,6 +38,14 @@ pub struct Envelope {
     pub payload_bytes: usize,
     /// When it expires.
     pub expiry: Expiry,
+}
+
+impl Envelope {
+    /// Whether it may be given to any device at any time.
+    #[must_use]
+    pub fn is_for_everybody(&self) -> bool {
+        self.expiry == Expiry::Never
+    }
 }
 
 /// What a message's JSON needs beside its payload, usually: id, time, attempt and punctuation.
@@ -65,10 +82,28 @@ impl<B: AsRef<[u8]>> Entry<B> {
 
     /// Appends the message as JSON text. JSON payloads are spliced in exactly as they were published.
     pub fn encode_into(&self, attempt: u32, text: &mut String) {
+        self.encode_of(None, attempt, text);
+    }
+
+    /// Appends a topic's message as JSON text.
+    pub fn encode_topic_into(&self, topic: &Topic, attempt: u32, text: &mut String) {
+        self.encode_of(Some(topic), attempt, text);
+    }
+
+    fn encode_of(&self, topic: Option<&Topic>, attempt: u32, text: &mut String) {
         let size: usize = self.fields.iter().map(|(_, value)| value.as_ref().len()).sum();
         text.reserve(size + MESSAGE_BYTES_BESIDE_PAYLOAD);
         text.push_str(r#"{"id":""#);
+        if let Some(topic) = topic {
+            // Neither names nor the broadcast topic's need escaping.
+            text.push_str(topic.as_str());
+            text.push('/');
+        }
         push_display(text, &self.id);
+        if let Some(topic) = topic {
+            text.push_str(r#"","topic":""#);
+            text.push_str(topic.as_str());
+        }
         text.push_str(r#"","data":"#);
         let data = self.field(b"data");
         match data {
@@ -194,6 +229,14 @@ mod tests {
     fn json_is_spliced_as_it_was_published() {
         let entry = Entry { id: EntryId { ms: 7, seq: 0 }, fields: vec![("data", r#"{"n": 1.0e2, "n":2}"#)] };
         assert_eq!(entry.encode(3), r#"{"id":"7-0","data":{"n": 1.0e2, "n":2},"ts":7,"attempt":3}"#);
+    }
+
+    #[test]
+    fn a_topics_message_names_it_and_has_it_in_its_id() {
+        let entry = Entry { id: EntryId { ms: 7, seq: 0 }, fields: vec![("data", "[1]")] };
+        let mut text = String::new();
+        entry.encode_topic_into(&Topic::Broadcast, 1, &mut text);
+        assert_eq!(text, r#"{"id":"*/7-0","topic":"*","data":[1],"ts":7,"attempt":1}"#);
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn fixture_with(hosts: Option<HostPolicy>) -> Fixture {
         health: Arc::new(AlwaysReady),
         config: ApiConfig {
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            topics_per_user: 200,
             body_timeout: Duration::from_millis(100),
             node_dead_after: Duration::from_secs(6),
             hosts,

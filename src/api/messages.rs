@@ -25,7 +25,7 @@ use crate::config::Scope;
 use crate::publish::{NewMessage, Payload};
 
 /// Room in a body beside payload and `meta`: the other members, and white space.
-const BODY_BYTES_BESIDE: usize = 8 * 1024;
+pub(super) const BODY_BYTES_BESIDE: usize = 8 * 1024;
 
 /// A text that is borrowed from the body unless it holds escapes.
 #[derive(Deserialize)]

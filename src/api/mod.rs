@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod body;
 mod budget;
+mod follows;
 mod health;
 mod host;
 mod messages;
@@ -15,6 +16,7 @@ mod page;
 mod problem;
 mod request;
 mod router;
+mod topics;
 mod users;
 
 // The parsers of request bodies, for the fuzz targets.

@@ -3,6 +3,7 @@
 use axum::extract::Query;
 use axum::http::Uri;
 use homing_protocol::code::ErrorCode;
+use homing_protocol::id::EntryId;
 use serde::Deserialize;
 
 use super::problem::Problem;
@@ -35,4 +36,21 @@ impl Page {
         }
         Ok(page)
     }
+
+    /// The cursor of a list of entries: the last one of the page before.
+    pub(super) fn entry(&self) -> Result<EntryId, Problem> {
+        match self.cursor.as_deref() {
+            None => Ok(EntryId::MIN),
+            Some(cursor) => EntryId::parse(cursor.as_bytes()).map_err(|_| foreign_cursor()),
+        }
+    }
+
+    /// The cursor of a list that Redis scans.
+    pub(super) fn scan(&self) -> Result<u64, Problem> {
+        self.cursor.as_deref().map_or(Ok(0), |cursor| cursor.parse().map_err(|_| foreign_cursor()))
+    }
+}
+
+fn foreign_cursor() -> Problem {
+    Problem::new(ErrorCode::BadValue, "'cursor' is not one that this list answered")
 }

@@ -31,10 +31,19 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// A name in the path, percent-decoded; `+` stands for itself.
 pub(super) async fn path_name(parts: &mut Parts, parameter: &str) -> Result<Name, Problem> {
-    let bad = |detail: String| Problem::new(ErrorCode::BadName, format!("'{parameter}' in the path: {detail}"));
-    let parameters = parts.extract::<RawPathParams>().await.map_err(|rejection| bad(rejection.body_text()))?;
-    let text = parameters.iter().find(|(name, _)| *name == parameter).map_or("", |(_, value)| value);
-    Name::parse(text).map_err(|error| bad(error.to_string()))
+    let text = path_text(parts, parameter).await?;
+    Name::parse(&text).map_err(|error| bad_path(parameter, &error.to_string()))
+}
+
+/// A part of the path, percent-decoded.
+pub(super) async fn path_text(parts: &mut Parts, parameter: &str) -> Result<String, Problem> {
+    let parameters =
+        parts.extract::<RawPathParams>().await.map_err(|rejection| bad_path(parameter, &rejection.body_text()))?;
+    Ok(parameters.iter().find(|(name, _)| *name == parameter).map_or_else(String::new, |(_, value)| value.to_owned()))
+}
+
+fn bad_path(parameter: &str, detail: &str) -> Problem {
+    Problem::new(ErrorCode::BadName, format!("'{parameter}' in the path: {detail}"))
 }
 
 /// The W3C trace context of a request, if it is well-formed; the standard says to ignore any other.

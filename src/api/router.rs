@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use homing_protocol::code::ErrorCode;
 use metrics::Counter;
 
@@ -15,7 +15,7 @@ use super::budget::BodyBudget;
 use super::health::{self, AdminState, Health};
 use super::host::{self, HostPolicy};
 use super::problem::Problem;
-use super::{batch, messages, users};
+use super::{batch, follows, messages, topics, users};
 use crate::auth::ApiKeys;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -26,6 +26,8 @@ use crate::telemetry::names;
 pub struct ApiConfig {
     /// Largest payload, in bytes.
     pub payload_bytes_max: usize,
+    /// Topics that a user may follow.
+    pub topics_per_user: u32,
     /// Longest time that a request's body may take.
     pub body_timeout: Duration,
     /// Age of a heartbeat from which on a node's sessions do not count as online.
@@ -90,7 +92,7 @@ macro_rules! counted {
 }
 
 fn producer_routes(state: ApiState) -> Router {
-    Router::new()
+    topic_routes()
         .route(
             "/v1/users/{user}/messages",
             post(counted!("POST /v1/users/{user}/messages", messages::publish))
@@ -107,6 +109,40 @@ fn producer_routes(state: ApiState) -> Router {
             delete(counted!("DELETE /v1/users/{user}/devices/{device}", users::remove_device)),
         )
         .with_state(Arc::new(state))
+}
+
+fn topic_routes() -> Router<Arc<ApiState>> {
+    Router::new()
+        .route("/v1/broadcast", post(counted!("POST /v1/broadcast", topics::broadcast)))
+        .route("/v1/topics/messages", post(counted!("POST /v1/topics/messages", topics::publish_to_several)))
+        .route(
+            "/v1/topics/{topic}/messages",
+            post(counted!("POST /v1/topics/{topic}/messages", topics::publish))
+                .get(counted!("GET /v1/topics/{topic}/messages", topics::browse)),
+        )
+        .route(
+            "/v1/topics/{topic}/messages/{id}",
+            get(counted!("GET /v1/topics/{topic}/messages/{id}", topics::receipt)),
+        )
+        .route(
+            "/v1/topics/{topic}/messages/{id}/followers",
+            get(counted!("GET /v1/topics/{topic}/messages/{id}/followers", topics::receipt_followers)),
+        )
+        .route(
+            "/v1/topics/{topic}/followers",
+            post(counted!("POST /v1/topics/{topic}/followers", follows::change_many))
+                .get(counted!("GET /v1/topics/{topic}/followers", follows::followers)),
+        )
+        .route(
+            "/v1/topics/{topic}/followers/{user}",
+            put(counted!("PUT /v1/topics/{topic}/followers/{user}", follows::follow))
+                .delete(counted!("DELETE /v1/topics/{topic}/followers/{user}", follows::unfollow)),
+        )
+        .route(
+            "/v1/users/{user}/topics",
+            get(counted!("GET /v1/users/{user}/topics", follows::show))
+                .put(counted!("PUT /v1/users/{user}/topics", follows::replace)),
+        )
 }
 
 fn health_routes(health: Arc<dyn Health>) -> Router {

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use homing_protocol::code::ErrorCode;
 use homing_protocol::name::{Name, NameError};
+use homing_protocol::topic::{PatternError, TopicPatterns};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -33,6 +34,9 @@ pub struct Grant<'a> {
     /// Pins the device.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_text")]
     pub device: Option<&'a Name>,
+    /// Patterns of topics that the client may follow and leave by itself.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub topics: &'a [String],
     /// The audience, if verifiers ask for one.
     #[serde(rename = "aud", skip_serializing_if = "Option::is_none")]
     pub audience: Option<&'a str>,
@@ -79,6 +83,8 @@ pub struct Claims {
     pub device: Option<Name>,
     /// When the token ends, in Unix milliseconds.
     pub expires_at_ms: u64,
+    /// Topics that the client may follow and leave by itself; none unless the token says so.
+    pub topics: TopicPatterns,
 }
 
 /// Why a token is refused.
@@ -102,6 +108,9 @@ pub enum TokenError {
     /// `sub` or `device` is no valid name.
     #[error("the token's '{0}' is not usable: {1}")]
     Name(&'static str, NameError),
+    /// `topics` is no list of patterns.
+    #[error("the token's 'topics' is not usable: {0}")]
+    Topics(PatternError),
     /// `aud` does not hold the configured audience.
     #[error("the token is meant for another audience")]
     Audience,
@@ -140,6 +149,8 @@ struct TokenClaims {
     iat: Option<Seconds>,
     aud: Option<Audience>,
     device: Option<String>,
+    #[serde(default)]
+    topics: Vec<String>,
 }
 
 /// A NumericDate (RFC 7519, section 2): a JSON number, which may have a fraction. Texts are refused.
@@ -263,7 +274,8 @@ impl TokenVerifier {
         if claims.exp.0 <= now_s {
             return Err(TokenError::Expired);
         }
-        Ok(Claims { user, device, expires_at_ms: claims.exp.0.saturating_mul(1_000) })
+        let topics = TopicPatterns::parse(&claims.topics).map_err(TokenError::Topics)?;
+        Ok(Claims { user, device, expires_at_ms: claims.exp.0.saturating_mul(1_000), topics })
     }
 }
 

@@ -41,11 +41,21 @@ fn outcome_of_header(header: &Value) -> Result<Claims, TokenError> {
 #[test]
 fn a_token_that_was_signed_here_is_accepted() {
     let (user, device) = (Name::parse("alice").unwrap(), Name::parse("web-1").unwrap());
-    let grant = Grant { user: &user, device: Some(&device), audience: None, issued_at_s: NOW, expires_at_s: NOW + 60 };
+    let grant = Grant {
+        user: &user,
+        device: Some(&device),
+        topics: &[],
+        audience: None,
+        issued_at_s: NOW,
+        expires_at_s: NOW + 60,
+    };
     let first = secret(Some("k1"), FIRST);
     let token = grant.sign(&first).unwrap();
     let claims = verifier(vec![first]).verify(&token, NOW).unwrap();
-    assert_eq!(claims, Claims { user, device: Some(device), expires_at_ms: (NOW + 60) * 1_000 });
+    assert_eq!(
+        claims,
+        Claims { user, device: Some(device), expires_at_ms: (NOW + 60) * 1_000, topics: TopicPatterns::default() }
+    );
 }
 
 #[test]

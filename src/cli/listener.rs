@@ -147,7 +147,7 @@ impl Listener {
 
     fn token(&self) -> Result<String, Failure> {
         match (&self.signer, &self.options.user, &self.options.token) {
-            (Some(signer), Some(user), _) => signer.sign(user, None, TOKEN_TTL),
+            (Some(signer), Some(user), _) => signer.sign(user, None, &[], TOKEN_TTL),
             (_, _, Some(token)) => Ok(token.clone()),
             _ => Err(Failure::new(Exit::Usage, "give --token or --user")),
         }

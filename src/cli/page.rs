@@ -28,6 +28,7 @@ pub(super) fn routes(config: &ServeConfig, store: &Store) -> Router {
         let grant = Grant {
             user,
             device: None,
+            topics: &[],
             audience: audience.as_deref(),
             issued_at_s,
             expires_at_s: issued_at_s + TOKEN_SECONDS,

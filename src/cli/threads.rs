@@ -166,6 +166,7 @@ pub(super) fn api_state(shared: &Shared, store: Store) -> ApiState {
         health: shared.health.clone(),
         config: ApiConfig {
             payload_bytes_max: limits.payload_bytes_max,
+            topics_per_user: limits.topics_per_user,
             body_timeout: BODY_TIMEOUT,
             node_dead_after: limits.node_dead_after,
             hosts: hosts(&shared.config),

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use homing_protocol::name::{Name, NameError};
+use homing_protocol::topic::TopicPatterns;
 use serde::Serialize;
 
 use super::exit::{Exit, Failure, OrExit as _, note, print};
@@ -28,6 +29,9 @@ pub(super) struct TokenOptions {
     /// The only device that may connect with it [default: any].
     #[arg(long, env = "HOMING_DEVICE", value_parser = parse_name)]
     device: Option<Name>,
+    /// A pattern of topics that the client may follow and leave by itself; several: again.
+    #[arg(long = "topic", env = "HOMING_TOKEN_TOPICS", value_delimiter = ',')]
+    topics: Vec<String>,
     /// How long it is valid: 30m, 1h, 7d.
     #[arg(long, env = "HOMING_TOKEN_TTL", default_value = "1h")]
     ttl: Span,
@@ -49,7 +53,8 @@ pub(super) fn parse_name(text: &str) -> Result<Name, NameError> {
 /// Prints a token.
 pub(super) fn token(options: &TokenOptions, config: &ClientConfig) -> Result<(), Failure> {
     let signer = Signer::new(options.kid.clone(), options.audience.clone(), config)?;
-    print(signer.sign(&options.user, options.device.as_ref(), options.ttl)?)
+    TopicPatterns::parse(&options.topics).or_exit(Exit::Usage)?;
+    print(signer.sign(&options.user, options.device.as_ref(), &options.topics, options.ttl)?)
 }
 
 /// Makes tokens with a secret that was found once.
@@ -64,6 +69,8 @@ struct Claims<'a> {
     sub: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    topics: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     iat: u64,
@@ -78,11 +85,18 @@ impl Signer {
         Ok(Self { secret: found.secret, kid, audience })
     }
 
-    pub(super) fn sign(&self, user: &Name, device: Option<&Name>, ttl: Span) -> Result<String, Failure> {
+    pub(super) fn sign(
+        &self,
+        user: &Name,
+        device: Option<&Name>,
+        topics: &[String],
+        ttl: Span,
+    ) -> Result<String, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let claims = Claims {
             sub: user.as_str(),
             device: device.map(Name::as_str),
+            topics,
             aud: self.audience.as_deref(),
             iat: now,
             exp: now.saturating_add(ttl.0.as_secs().max(1)),

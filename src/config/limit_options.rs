@@ -166,6 +166,14 @@ limit_options! {
     inbox_length_max: u64, "HOMING_INBOX_LENGTH_MAX", 1, 10_000_000;
     /// Age at which a message is dropped.
     inbox_age_max: Span, "HOMING_INBOX_AGE_MAX", seconds(1), days(3_650);
+    /// Topics that a user may follow.
+    topics_per_user: u32, "HOMING_TOPICS_PER_USER", 1, 10_000;
+    /// Messages that a topic keeps; older ones are dropped, and followers told who had not got them.
+    topic_length_max: u64, "HOMING_TOPIC_LENGTH_MAX", 1, 10_000_000;
+    /// Age at which a topic's message is dropped.
+    topic_age_max: Span, "HOMING_TOPIC_AGE_MAX", seconds(1), days(3_650);
+    /// Longest that acks of topics' messages wait to be written together with others.
+    cursor_flush: Span, "HOMING_CURSOR_FLUSH", ms(0), seconds(60);
     /// Time between two passes of the janitor over all users.
     janitor_pause: Span, "HOMING_JANITOR_PAUSE", ms(100), days(1);
     /// Time between two heartbeats of a node.

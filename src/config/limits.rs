@@ -43,6 +43,14 @@ pub struct Limits {
     pub inbox_length_max: u64,
     /// Age at which a message is dropped.
     pub inbox_age_max: Duration,
+    /// Topics that a user may follow.
+    pub topics_per_user: u32,
+    /// Messages that a topic keeps.
+    pub topic_length_max: u64,
+    /// Age at which a topic's message is dropped.
+    pub topic_age_max: Duration,
+    /// Longest that the ack of a topic's message waits to be written together with others.
+    pub cursor_flush: Duration,
     /// Time between two passes of the janitor over all users.
     pub janitor_pause: Duration,
     /// Time between two heartbeats of a node.
@@ -84,6 +92,10 @@ impl Default for Limits {
             frames_burst: 1_000,
             inbox_length_max: 10_000,
             inbox_age_max: Duration::from_secs(7 * 24 * 60 * 60),
+            topics_per_user: limits::TOPICS_PER_USER,
+            topic_length_max: 10_000,
+            topic_age_max: Duration::from_secs(7 * 24 * 60 * 60),
+            cursor_flush: Duration::from_secs(1),
             janitor_pause: Duration::from_secs(60),
             node_heartbeat: Duration::from_secs(2),
             node_dead_after: Duration::from_secs(6),

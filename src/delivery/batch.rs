@@ -2,10 +2,12 @@
 
 use bytes::BytesMut;
 use homing_protocol::name::Name;
-use homing_protocol::session::{Attachment, Command, Failure, Now, Reply, Urgency};
+use homing_protocol::session::{Attachment, Command, Failure, FollowChange, Now, Reply, Urgency};
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
+use super::fan_out::CursorGroup;
+use super::feeds::Wish;
 use super::link::ClientId;
 use super::pipeline::{self, Target};
 use super::sessions::SessionKey;
@@ -13,7 +15,7 @@ use super::shard::Shard;
 use crate::store::functions::LIBRARY;
 use crate::store::replies::{self, Value};
 use crate::store::resp::{Commands, Replies};
-use crate::store::{StoreError, Wire};
+use crate::store::{StoreError, Wire, topics};
 
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -38,11 +40,16 @@ pub(super) enum Order {
     Release { user: Name, device: Name },
     /// Publish a control message to an owner.
     Tell { owner: String, message: String },
+    /// Ask for what a topic's log holds.
+    Feed(Wish),
+    /// Bring lists of followers up to date.
+    Reindex { user: Name, change: Box<FollowChange> },
 }
 
 enum Item {
     Session { key: SessionKey, command: Command, replies: usize },
     Order(Order, usize),
+    Cursors(CursorGroup),
 }
 
 /// The connection, ready for the next pipeline, and what came on it.
@@ -100,11 +107,15 @@ impl Shard {
             return;
         }
         let now = self.now();
-        if self.queue.is_empty() && self.orders.is_empty() && !self.trims.is_due(now.mono_ms) {
+        let feeds = self.wants_feeds(now);
+        if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims.is_due(now.mono_ms) {
             return;
         }
         let Some(mut data) = self.io.link.as_mut().and_then(|link| link.data.take()) else { return };
         self.flush_acks();
+        if feeds {
+            self.orders.extend(self.feeds.take_wishes().into_iter().map(Order::Feed));
+        }
         let mut items = Vec::new();
         let reads = self.fill(now, data.commands(), &mut items);
         self.fill_orders(now, data.commands(), &mut items);
@@ -143,12 +154,19 @@ impl Shard {
                     self.nonce += u64::from(held.nonce == 0);
                     held.nonce = if held.nonce == 0 { self.nonce } else { held.nonce };
                 }
+                if let Command::WriteCursor { topic, id, rewind } = command {
+                    let who = (held.session.user(), held.session.device());
+                    self.cursor_writes.add(key, who, (topic, id, rewind));
+                    continue;
+                }
                 let target = Target { user: held.session.user(), device: held.session.device() };
                 let replies =
                     pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
                 items.push(Item::Session { key, command, replies });
             }
         }
+        let groups = self.cursor_writes.encode(self.store.keys(), pipeline);
+        items.extend(groups.into_iter().map(Item::Cursors));
         self.queue.put_back(&mut batch);
         self.batch = batch;
         reads
@@ -170,6 +188,8 @@ impl Shard {
                     let target = Target { user, device };
                     pipeline::encode_release(pipeline, keys, &self.identity, target, 0, 0, false);
                 }
+                Order::Feed(wish) => Self::encode_wish(keys, pipeline, wish),
+                Order::Reindex { user, change } => topics::reindex(pipeline, keys, user, change),
                 Order::Tell { owner, message } => {
                     pipeline.command(3).arg("PUBLISH").arg(keys.control_channel(owner)).arg(message);
                 }
@@ -202,6 +222,14 @@ impl Shard {
                             // After an error, the rest of a command's replies say nothing more.
                             own.for_each(drop);
                         }
+                        Item::Cursors(group) => {
+                            let outcome = replies::check(values.next().unwrap_or(Value::Nil)).map(drop);
+                            let outcome = outcome.map_err(|error| {
+                                self.note_error(&error);
+                                pipeline::failure(&error)
+                            });
+                            self.complete_cursors(group, outcome, now);
+                        }
                         Item::Order(order, replies) => {
                             let first = values.by_ref().take(replies).next().unwrap_or(Value::Nil);
                             values.by_ref().take(replies.saturating_sub(1)).for_each(drop);
@@ -220,6 +248,7 @@ impl Shard {
                         Item::Session { key, command, .. } => {
                             self.reply(key, command, Reply::Failed(Failure::Disconnected), now);
                         }
+                        Item::Cursors(group) => self.complete_cursors(group, Err(Failure::Disconnected), now),
                         Item::Order(order, _) => self.restore(order, now),
                     }
                 }
@@ -235,7 +264,10 @@ impl Shard {
         now: Now,
     ) {
         match pipeline::decode(&self.identity.owner, &command, values) {
-            Ok(reply) => {
+            Ok(mut reply) => {
+                if let (Reply::TopicRead { head, .. }, Command::ReadTopic { topic, .. }) = (&mut reply, &command) {
+                    *head = self.feeds.head(topic);
+                }
                 if let Reply::NewRead(entries) = &reply {
                     self.observer.read_entries.record(entries.len() as f64);
                 }
@@ -253,7 +285,7 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {
+    pub(super) fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {
         let Some(held) = self.sessions.get_mut(key) else { return };
         held.session.handle_reply(now, command, reply, &mut self.actions);
         self.attend(key, now);
@@ -285,6 +317,10 @@ impl Shard {
     }
 
     fn complete_order(&mut self, order: Order, value: Value<'_>, now: Now) {
+        let order = match order {
+            Order::Feed(wish) => return self.complete_wish(wish, value, now),
+            order => order,
+        };
         let value = match replies::check(value) {
             Ok(value) => value,
             Err(error) => {
@@ -308,7 +344,9 @@ impl Shard {
                 }
             }
             Order::Probe => self.probe.sent(now.mono_ms),
-            Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } => {}
+            Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => {}
+            // Handled above.
+            Order::Feed(_) => {}
         }
     }
 
@@ -322,8 +360,12 @@ impl Shard {
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}
-            Order::Release { .. } | Order::Tell { .. } if self.deferred.len() >= DEFERRED_MAX => {}
-            Order::Release { .. } | Order::Tell { .. } => self.deferred.push(order),
+            Order::Feed(Wish::Head(topic) | Wish::Read(topic, _)) => {
+                self.feeds.answered(&topic, None, false);
+            }
+            Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. }
+                if self.deferred.len() >= DEFERRED_MAX => {}
+            Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => self.deferred.push(order),
         }
     }
 
@@ -335,7 +377,7 @@ impl Shard {
         }
     }
 
-    fn note_error(&mut self, error: &StoreError) {
+    pub(super) fn note_error(&mut self, error: &StoreError) {
         self.observer.redis_error(error);
         match error {
             StoreError::FunctionMissing => {

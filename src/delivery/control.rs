@@ -15,6 +15,8 @@ pub(crate) enum Control {
     Removed { user: String, device: String, generation: String },
     /// Messages of the device were dropped.
     Gap { user: String, device: String, gap: GapRecord },
+    /// The user follows other topics now.
+    Topics { user: String },
     /// A node had to restore the notification flags: wake-ups may have been lost everywhere.
     FlagsRestored,
 }

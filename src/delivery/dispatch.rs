@@ -82,6 +82,7 @@ impl Shard {
             connected: true,
             counted: false,
         });
+        self.register_topics(key, now);
         match subscription {
             None => self.added.push(user),
             Some(Subscription::Pending) => {}
@@ -113,6 +114,11 @@ impl Shard {
                     self.enqueue(key, now);
                 }
             }
+        } else if let Some(topic) = self.store.keys().topic_of_event(channel) {
+            if payload == b"xadd" {
+                self.observer.wakeups.increment(1);
+                self.feeds.wake(topic);
+            }
         } else if channel == self.control_channel {
             match serde_json::from_slice::<Control>(payload) {
                 Ok(control) => self.handle_control(control),
@@ -139,6 +145,13 @@ impl Shard {
                 // releases when it ends.
                 if !known && let (Ok(user), Ok(device)) = (Name::parse(&user), Name::parse(&device)) {
                     self.orders.push(Order::Release { user, device });
+                }
+            }
+            Control::Topics { user } => {
+                for key in self.sessions.of_user(&user).to_vec() {
+                    let Some(held) = self.sessions.get_mut(key) else { continue };
+                    held.session.handle_topics_changed();
+                    self.attend(key, now);
                 }
             }
             Control::Release { user, device } => {
@@ -179,6 +192,7 @@ impl Shard {
 
     /// Wake-ups or control messages may have been lost.
     pub(super) fn lose_hints(&mut self, now: Now) {
+        self.feeds.lose_hints();
         for key in self.sessions.keys() {
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.session.handle_hints_lost(now);
@@ -210,6 +224,29 @@ impl Shard {
         let Some(held) = self.sessions.get_mut(key) else { return };
         match action {
             Action::Send(frame) => held.outlet.push(frame),
+            Action::SendBatch => {
+                if let Some(frame) = &self.shared_frame {
+                    held.outlet.push_shared(frame.clone());
+                }
+            }
+            Action::Follow(topic) => self.follow_topic(key, &topic, now),
+            Action::Unfollow(topic) => self.feeds.unfollow(&topic, key),
+            Action::FollowsChanged(change) => {
+                let user = held.session.user().clone();
+                if !(change.added.is_empty() && change.removed.is_empty()) {
+                    self.orders.push(Order::Reindex { user: user.clone(), change });
+                }
+                // The function tells other owners; this one's other sessions of the user are told here.
+                for other in self.sessions.of_user(user.as_str()).to_vec() {
+                    if other != key
+                        && let Some(held) = self.sessions.get_mut(other)
+                    {
+                        held.session.handle_topics_changed();
+                        self.enqueue(other, now);
+                    }
+                }
+            }
+            Action::TopicAcked => self.observer.acked.increment(1),
             Action::Close(code) => {
                 held.outlet.close(code);
                 self.observer.closed(Some(code));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing_protocol::name::Name;
+use homing_protocol::topic::Topic;
 use redis::AsyncConnectionConfig;
 use redis::aio::ConnectionLike;
 use tokio::time::timeout;
@@ -35,6 +36,8 @@ pub(super) struct Link {
     pub(super) flags: FlagsOutcome,
     /// Users whose inboxes were subscribed to.
     pub(super) users: Vec<Name>,
+    /// Topics whose logs were subscribed to.
+    pub(super) topics: Vec<Topic>,
 }
 
 /// What a link is made with.
@@ -44,6 +47,7 @@ pub(super) struct LinkPlan {
     /// Channels beside those of inboxes.
     pub(super) channels: Vec<String>,
     pub(super) users: Vec<Name>,
+    pub(super) topics: Vec<Topic>,
     /// A data connection that may still execute a read that was sent: it must be dead first.
     pub(super) old_client: Option<ClientId>,
     pub(super) step_timeout: Duration,
@@ -68,12 +72,21 @@ impl LinkPlan {
         let flags = self.step(server::merge_flags(data.as_mut())).await?;
         let mut hints = Hints::new(self.step(self.store.dial()).await?);
         let inboxes = self.users.iter().map(|user| self.store.keys().event_channel(Key::Inbox(user)));
-        hints.follow(self.channels.iter().cloned().chain(inboxes), std::iter::empty());
+        let logs = self.topics.iter().map(|topic| self.store.keys().event_channel(Key::Log(topic)));
+        hints.follow(self.channels.iter().cloned().chain(inboxes).chain(logs), std::iter::empty());
         while hints.is_changing() {
             // Wake-ups that come already are dropped: the shard reads for everybody who was here before the link.
             self.step(hints.next()).await?;
         }
-        Ok(Link { data: Some(data), client: id, hints, primary, flags, users: self.users.clone() })
+        Ok(Link {
+            data: Some(data),
+            client: id,
+            hints,
+            primary,
+            flags,
+            users: self.users.clone(),
+            topics: self.topics.clone(),
+        })
     }
 
     /// Tells Redis which server we see, and learns the primary epoch.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use homing_protocol::name::Name;
 use homing_protocol::session::Now;
+use homing_protocol::topic::Topic;
 use tracing::{error, info, warn};
 
 use super::batch::Order;
@@ -47,6 +48,7 @@ impl Shard {
             owner: self.identity.owner.clone(),
             channels: vec![self.control_channel.clone(), self.probe.channel().to_owned()],
             users: self.sessions.users().cloned().collect(),
+            topics: self.feeds.topics().cloned().collect(),
             old_client: self.io.old_client.clone(),
             step_timeout: self.limits.redis_reply_timeout,
         };
@@ -89,10 +91,11 @@ impl Shard {
             self.abandon("its connection was given up");
         }
         self.io.old_client = None;
-        let Link { primary, ref flags, ref users, .. } = link;
+        let Link { primary, ref flags, ref users, ref topics, .. } = link;
         self.note_flags(flags);
-        let followed = users.clone();
+        let (followed, topics) = (users.clone(), topics.clone());
         self.io.link = Some(link);
+        self.feeds.lose_link(self.primary != primary);
         self.note_primary(primary, now);
         // Subscriptions died with the old link; what was not in the new one's list is subscribed to next.
         self.dropped.clear();
@@ -102,6 +105,14 @@ impl Shard {
             .extend(followed.iter().filter(|user| self.sessions.subscription(user.as_str()).is_none()).cloned());
         for user in &followed {
             self.confirm(user, now);
+        }
+        self.feeds.added = self.feeds.topics().filter(|topic| !topics.contains(topic)).cloned().collect();
+        for topic in topics {
+            if self.feeds.is_followed(&topic) {
+                self.feeds.subscribed(&topic);
+            } else {
+                self.feeds.dropped.push(topic);
+            }
         }
         self.lose_hints(now);
         tokio::spawn(refresh(self.store.clone()));
@@ -190,9 +201,11 @@ impl Shard {
         }
     }
 
-    /// Subscribes to the inboxes of new users, and drops those of users who are gone.
+    /// Subscribes to the inboxes of new users and to new topics, and drops those that nobody is here for any more.
     pub(super) fn send_follows(&mut self) {
-        if self.io.following.is_some() || (self.added.is_empty() && self.dropped.is_empty()) {
+        let nothing = [&self.added, &self.dropped].iter().all(|users| users.is_empty())
+            && [&self.feeds.added, &self.feeds.dropped].iter().all(|topics| topics.is_empty());
+        if self.io.following.is_some() || nothing {
             return;
         }
         let Some(link) = &mut self.io.link else { return };
@@ -200,20 +213,29 @@ impl Shard {
         dropped.retain(|user| self.sessions.subscription(user.as_str()).is_none());
         let mut added = std::mem::take(&mut self.added);
         added.retain(|user| self.sessions.subscription(user.as_str()).is_some());
-        if added.is_empty() && dropped.is_empty() {
+        let mut topics_dropped = std::mem::take(&mut self.feeds.dropped);
+        topics_dropped.retain(|topic| !self.feeds.is_followed(topic));
+        let mut topics = std::mem::take(&mut self.feeds.added);
+        topics.retain(|topic| self.feeds.is_followed(topic));
+        if added.is_empty() && dropped.is_empty() && topics.is_empty() && topics_dropped.is_empty() {
             return;
         }
         let keys = self.store.keys();
-        let channel = |user: &Name| keys.event_channel(Key::Inbox(user));
-        link.hints.follow(added.iter().map(channel), dropped.iter().map(channel));
-        self.io.following = Some(added);
+        let inbox = |user: &Name| keys.event_channel(Key::Inbox(user));
+        let log = |topic: &Topic| keys.event_channel(Key::Log(topic));
+        link.hints.follow(
+            added.iter().map(inbox).chain(topics.iter().map(log)),
+            dropped.iter().map(inbox).chain(topics_dropped.iter().map(log)),
+        );
+        self.io.following = Some((added, topics));
     }
 
     /// All subscriptions that were on their way are confirmed.
     pub(super) fn handle_followed(&mut self) {
-        let Some(users) = self.io.following.take() else { return };
+        let Some((users, topics)) = self.io.following.take() else { return };
         let now = self.now();
         users.iter().for_each(|user| self.confirm(user, now));
+        topics.iter().for_each(|topic| self.feeds.subscribed(topic));
     }
 
     fn confirm(&mut self, user: &Name, now: Now) {

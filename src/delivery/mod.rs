@@ -10,6 +10,8 @@ mod control;
 mod dispatch;
 mod drain;
 mod event;
+mod fan_out;
+mod feeds;
 mod hints;
 pub mod janitor;
 mod link;
@@ -23,6 +25,7 @@ mod queue;
 pub mod readiness;
 mod sessions;
 mod shard;
+mod topic_pipeline;
 mod trims;
 mod wheel;
 

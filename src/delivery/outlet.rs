@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use homing_protocol::close::CloseCode;
 
 /// Bytes that may wait for a slow socket before the shard reads no more for it. Ordinary frames are smaller.
@@ -23,7 +24,7 @@ pub struct Outlet {
 
 #[derive(Debug, Default)]
 struct State {
-    frames: Vec<String>,
+    frames: Vec<Frame>,
     /// Bytes that were pushed and not yet written to the socket.
     bytes: usize,
     close: Option<CloseCode>,
@@ -40,11 +41,37 @@ impl State {
     }
 }
 
+/// One text frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// For this client only.
+    Own(String),
+    /// The same for many clients; it is text.
+    Shared(Bytes),
+}
+
+impl Frame {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Own(text) => text.len(),
+            Self::Shared(text) => text.len(),
+        }
+    }
+
+    /// Whether it is empty, which no frame of ours is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a transport has to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
     /// Text frames, in order.
-    pub frames: Vec<String>,
+    pub frames: Vec<Frame>,
     /// Then close with this code.
     pub close: Option<CloseCode>,
 }
@@ -63,6 +90,15 @@ impl Outlet {
 
     /// Adds a frame.
     pub fn push(&self, frame: String) {
+        self.push_frame(Frame::Own(frame));
+    }
+
+    /// Adds a frame that other clients get as well.
+    pub fn push_shared(&self, frame: Bytes) {
+        self.push_frame(Frame::Shared(frame));
+    }
+
+    fn push_frame(&self, frame: Frame) {
         let mut state = self.state();
         if state.close.is_some() {
             return;
@@ -171,6 +207,9 @@ mod tests {
         outlet.push("b".to_owned());
         let mut context = Context::from_waker(Waker::noop());
         let taken = outlet.poll_take(&mut context);
-        assert_eq!(taken, Poll::Ready(Outgoing { frames: vec!["a".to_owned()], close: Some(CloseCode::Superseded) }));
+        assert_eq!(
+            taken,
+            Poll::Ready(Outgoing { frames: vec![Frame::Own("a".to_owned())], close: Some(CloseCode::Superseded) })
+        );
     }
 }

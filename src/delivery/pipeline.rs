@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::control::GapRecord;
+use super::topic_pipeline;
 use crate::store::keys::CONSUMER;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
@@ -26,6 +27,7 @@ pub(super) struct Identity {
     pub(super) owner: String,
     pub(super) devices_max: u32,
     pub(super) replace_after_ms: u64,
+    pub(super) topics_per_user: u32,
 }
 
 /// Whom a command concerns.
@@ -80,7 +82,7 @@ pub(super) fn encode(
         }
         Command::ReadPending { after, count } => {
             let inbox = inbox();
-            let from = if *after == EntryId::MIN { "-".to_owned() } else { format!("({after}") };
+            let from = self::after(*after);
             // Before the read, which raises the counters of all that it returns.
             let mut pending = pipeline.command(6);
             pending.arg("XPENDING").arg(&inbox).arg(device_name).arg(from).arg("+").number(u64::from(*count));
@@ -100,6 +102,7 @@ pub(super) fn encode(
         Command::Release { generation, ended } => {
             encode_release(pipeline, keys, identity, target, nonce, *generation, *ended);
         }
+        command => topic_pipeline::encode(pipeline, keys, identity, target, command),
     }
     pipeline.len() - before
 }
@@ -239,10 +242,19 @@ pub(crate) fn decode<'a>(
             replies::check(next(&mut values))?;
             Reply::Done
         }
+        command => match topic_pipeline::decode(command, &mut values)? {
+            Some(reply) => reply,
+            None => return Err(StoreError::Unexpected("a reply to no command".to_owned())),
+        },
     })
 }
 
-fn next<'a>(values: &mut impl Iterator<Item = Value<'a>>) -> Value<'a> {
+/// An exclusive lower end of a range of entries.
+pub(super) fn after(id: EntryId) -> String {
+    if id == EntryId::MIN { "-".to_owned() } else { format!("({id}") }
+}
+
+pub(super) fn next<'a>(values: &mut impl Iterator<Item = Value<'a>>) -> Value<'a> {
     values.next().unwrap_or(Value::Nil)
 }
 

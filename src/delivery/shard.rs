@@ -9,14 +9,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Now, SessionConfig};
+use homing_protocol::topic::Topic;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
 
 use super::batch::{Answer, Flight, Order};
 use super::drain::Draining;
 use super::event::{Event, ShardHandle};
+use super::fan_out::CursorWrites;
+use super::feeds::Feeds;
 use super::hints::Taken;
 use super::link::{ClientId, Link};
 use super::observe::Observer;
@@ -107,6 +111,11 @@ pub struct Shard {
     pub(super) primary: u64,
     pub(super) added: Vec<Name>,
     pub(super) dropped: Vec<Name>,
+    pub(super) feeds: Feeds,
+    pub(super) feeds_paused_until_ms: u64,
+    /// The frame of the topic batch that is being handed out.
+    pub(super) shared_frame: Option<Bytes>,
+    pub(super) cursor_writes: CursorWrites,
     pub(super) io: Io,
     pub(super) link_lost_ms: Option<u64>,
     pub(super) connect_attempts: u32,
@@ -127,8 +136,8 @@ pub(super) struct Io {
     pub(super) sent_ms: u64,
     pub(super) rescue: Option<Work<Result<(), StoreError>>>,
     pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
-    /// Users whose subscriptions are on their way, and become theirs once all are confirmed.
-    pub(super) following: Option<Vec<Name>>,
+    /// Whose subscriptions are on their way; they have them once all are confirmed.
+    pub(super) following: Option<(Vec<Name>, Vec<Topic>)>,
 }
 
 /// Awaits optional work; for ever if there is none. Cancel-safe: the work stays where it is.
@@ -173,6 +182,7 @@ impl Shard {
                 owner: config.owner.clone(),
                 devices_max: limits.devices_max,
                 replace_after_ms: millis(limits.device_replace_after),
+                topics_per_user: limits.topics_per_user,
             },
             session_config: Arc::new(session_config(&limits)),
             trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
@@ -199,6 +209,10 @@ impl Shard {
             primary: 0,
             added: Vec::new(),
             dropped: Vec::new(),
+            feeds: Feeds::default(),
+            feeds_paused_until_ms: 0,
+            shared_frame: None,
+            cursor_writes: CursorWrites::default(),
             io: Io::default(),
             link_lost_ms: Some(1),
             connect_attempts: 0,
@@ -240,6 +254,7 @@ impl Shard {
     }
 
     fn forget(&mut self, key: SessionKey) {
+        self.unregister_topics(key);
         let user = self.sessions.get_mut(key).map(|held| held.session.user().clone());
         if self.sessions.remove(key)
             && let Some(user) = user
@@ -270,6 +285,7 @@ impl Shard {
         self.tick_deferred(now);
         self.tick_link(now);
         self.tick_probe(now);
+        self.tick_feeds(now);
         self.tick_drain(now);
         self.observe_acks();
     }
@@ -361,5 +377,7 @@ fn session_config(limits: &Limits) -> SessionConfig {
         frame_bytes_max: homing_protocol::limits::SERVER_FRAME_BYTES_MAX as u32,
         frames_per_second: limits.frames_per_second,
         frames_burst: limits.frames_burst,
+        topics: true,
+        cursor_flush_ms: millis(limits.cursor_flush),
     }
 }

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod message;
 pub mod publisher;
+mod topics;
 
 pub use error::{Limit, PublishError};
 pub use message::{NewMessage, Payload};

@@ -55,6 +55,7 @@ struct Inner {
     sample: AtomicU32,
     singles: Counter,
     batched: Counter,
+    to_topics: Counter,
 }
 
 impl Publisher {
@@ -68,8 +69,21 @@ impl Publisher {
             sample: AtomicU32::new(0),
             singles: metrics::counter!(names::MESSAGES_PUBLISHED, "source" => "single"),
             batched: metrics::counter!(names::MESSAGES_PUBLISHED, "source" => "batch"),
+            to_topics: metrics::counter!(names::MESSAGES_PUBLISHED, "source" => "topic"),
         };
         Self { store, inner: Arc::new(inner) }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn config(&self) -> &PublisherConfig {
+        &self.inner.config
+    }
+
+    pub(super) fn count_to_topics(&self, count: u64) {
+        self.inner.to_topics.increment(count);
     }
 
     /// Publishes one message.
@@ -196,7 +210,7 @@ impl Publisher {
     }
 }
 
-fn missing_reply() -> Result<Published, StoreError> {
+pub(super) fn missing_reply() -> Result<Published, StoreError> {
     Err(StoreError::OutcomeUnknown("fewer replies than commands".to_owned()))
 }
 
@@ -205,18 +219,18 @@ fn settled(outcome: Result<Option<Published>, PublishError>) -> Result<Published
     outcome.and_then(|published| published.ok_or_else(|| PublishError::Internal("a message was left out".to_owned())))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The reply of `XADD`: the entry id.
-fn read_appended(reply: Value<'_>) -> Result<Published, StoreError> {
+pub(super) fn read_appended(reply: Value<'_>) -> Result<Published, StoreError> {
     Ok(Published { id: read_id(reply)?, created: true })
 }
 
 /// The reply of `publish_once`: the entry id, and 1 if it was appended now.
-fn read_once(reply: Value<'_>) -> Result<Published, StoreError> {
+pub(super) fn read_once(reply: Value<'_>) -> Result<Published, StoreError> {
     let Value::Array(parts) = check(reply)? else { return Err(unexpected()) };
     match <[Value<'_>; 2]>::try_from(parts) {
         Ok([id, Value::Int(created)]) => Ok(Published { id: read_id(id)?, created: created == 1 }),

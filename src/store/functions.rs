@@ -14,6 +14,7 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
     include_str!("../../migrations/0001_functions/18_lock.lua"),
+    include_str!("../../migrations/0001_functions/20_topics.lua"),
 );
 
 /// The library's name in Redis.
@@ -46,6 +47,10 @@ pub enum Function {
     Heartbeat,
     /// Compares the server with the primary epoch.
     Recover,
+    /// Changes which topics a user follows.
+    Follow,
+    /// The janitor's visit to one topic.
+    TendTopic,
     /// Takes or renews a lock.
     Lock,
     /// Gives a lock back.
@@ -69,6 +74,8 @@ impl Function {
             Self::Tend => "homing_1_tend",
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
+            Self::Follow => "homing_1_follow",
+            Self::TendTopic => "homing_1_tend_topic",
             Self::Lock => "homing_1_lock",
             Self::Unlock => "homing_1_unlock",
         }

@@ -1,6 +1,8 @@
 //! Every key and channel that Homing uses in Redis. Nothing else formats one.
 
+use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
+use homing_protocol::topic::Topic;
 
 /// A key's name without its prefix. The doc comment of each is its schema.
 ///
@@ -14,6 +16,18 @@ pub enum Key<'a> {
     Devices(&'a Name),
     /// `{U}:once:K`, string: idempotency key K → entry id, for [`ONCE_SECONDS`].
     Once(&'a Name, &'a str),
+    /// `{U}:topics`, hash: topic that the user follows → since when, Unix ms by Redis's clock.
+    Topics(&'a Name),
+    /// `topic:{T}:log`, stream: the topic's messages. The broadcast topic is called `*`.
+    Log(&'a Topic),
+    /// `topic:{T}:cursors`, sorted set: `<user>/<device>` → its cursor as [`cursor_score`] writes it.
+    Cursors(&'a Topic),
+    /// `topic:{T}:followers`, set: users who follow it, for whoever asks; what counts is [`Key::Topics`].
+    Followers(&'a Topic),
+    /// `topic:{T}:meta`, hash: `trimmed` → the last entry that retention took from the log.
+    TopicMeta(&'a Topic),
+    /// `topic:{T}:once:K`, string: idempotency key K → entry id, for [`ONCE_SECONDS`].
+    TopicOnce(&'a Topic, &'a str),
     /// `nodes`, hash: `<node>:<random per start>` → JSON `{node, shards, version, seen_ms}` by Redis's clock.
     Nodes,
     /// `probe:<node>`, stream of at most one entry: a shard's liveness probe.
@@ -48,17 +62,41 @@ pub struct KeySpace {
     prefix: String,
     database: i64,
     inbox_event_prefix: String,
+    topic_event_prefix: String,
+}
+
+/// Sequence numbers that a cursor can tell apart within a millisecond.
+const CURSOR_SEQ_MAX: u64 = 1 << 10;
+/// Beyond 2^53, numbers in a sorted set lose digits.
+const CURSOR_MS_MAX: u64 = (1 << 43) - 1;
+
+/// A cursor as the score of a sorted set, which keeps the largest of what is written (`ZADD GT`) and counts how many
+/// have passed an entry (`ZCOUNT`). What does not fit is rounded down: a message may then be delivered twice, never not.
+#[must_use]
+pub fn cursor_score(id: EntryId) -> u64 {
+    if id.ms > CURSOR_MS_MAX {
+        return CURSOR_MS_MAX * CURSOR_SEQ_MAX;
+    }
+    id.ms * CURSOR_SEQ_MAX + id.seq.min(CURSOR_SEQ_MAX - 1)
+}
+
+/// The reverse of [`cursor_score`].
+#[must_use]
+pub fn cursor_of_score(score: u64) -> EntryId {
+    EntryId { ms: score / CURSOR_SEQ_MAX, seq: score % CURSOR_SEQ_MAX }
 }
 
 const INBOX_SUFFIX: &str = "}:inbox";
 const DEVICES_SUFFIX: &str = "}:devices";
+const LOG_SUFFIX: &str = "}:log";
 
 impl KeySpace {
     /// A key space. `prefix` is checked by the configuration: no braces, not empty.
     #[must_use]
     pub fn new(prefix: &str, database: i64) -> Self {
         let inbox_event_prefix = format!("__keyspace@{database}__:{prefix}:{{");
-        Self { prefix: prefix.to_owned(), database, inbox_event_prefix }
+        let topic_event_prefix = format!("__keyspace@{database}__:{prefix}:topic:{{");
+        Self { prefix: prefix.to_owned(), database, inbox_event_prefix, topic_event_prefix }
     }
 
     /// The database that the keys are in; pub/sub ignores it, so channel names carry it.
@@ -75,6 +113,12 @@ impl KeySpace {
             Key::Inbox(user) => format!("{prefix}:{{{user}{INBOX_SUFFIX}"),
             Key::Devices(user) => format!("{prefix}:{{{user}{DEVICES_SUFFIX}"),
             Key::Once(user, key) => format!("{prefix}:{{{user}}}:once:{key}"),
+            Key::Topics(user) => format!("{prefix}:{{{user}}}:topics"),
+            Key::Log(topic) => format!("{prefix}:topic:{{{topic}{LOG_SUFFIX}"),
+            Key::Cursors(topic) => format!("{prefix}:topic:{{{topic}}}:cursors"),
+            Key::Followers(topic) => format!("{prefix}:topic:{{{topic}}}:followers"),
+            Key::TopicMeta(topic) => format!("{prefix}:topic:{{{topic}}}:meta"),
+            Key::TopicOnce(topic, key) => format!("{prefix}:topic:{{{topic}}}:once:{key}"),
             Key::Nodes => format!("{prefix}:nodes"),
             Key::Probe(node) => format!("{prefix}:probe:{node}"),
             Key::Epoch => format!("{prefix}:epoch"),
@@ -94,6 +138,30 @@ impl KeySpace {
     #[must_use]
     pub fn user_of_event<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel.strip_prefix(&self.inbox_event_prefix)?.strip_suffix(INBOX_SUFFIX)
+    }
+
+    /// The topic whose log a keyspace event channel is about; `None` for any other channel.
+    #[must_use]
+    pub fn topic_of_event<'a>(&self, channel: &'a str) -> Option<&'a str> {
+        channel.strip_prefix(&self.topic_event_prefix)?.strip_suffix(LOG_SUFFIX)
+    }
+
+    /// A `SCAN` pattern for the logs of all topics.
+    #[must_use]
+    pub fn logs_pattern(&self) -> String {
+        format!("{}:topic:{{*{LOG_SUFFIX}", self.prefix)
+    }
+
+    /// The topic whose log this is; `None` for any other key.
+    #[must_use]
+    pub fn log_key<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix)?.strip_prefix(":topic:{")?.strip_suffix(LOG_SUFFIX)
+    }
+
+    /// What stands for a device in [`Key::Cursors`]. No name holds a slash.
+    #[must_use]
+    pub fn cursor_member(user: &Name, device: &Name) -> String {
+        format!("{user}/{device}")
     }
 
     /// What stands before an owner in the name of its control channel: `<prefix>:node:<db>:`.
@@ -153,6 +221,34 @@ mod tests {
             prop_assert_eq!(keys.user_key(&inbox), Some((user.as_str(), UserKey::Inbox)));
             prop_assert_eq!(keys.user_key(&devices), Some((user.as_str(), UserKey::Devices)));
             prop_assert_eq!(keys.user_key(&once), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_is_never_rounded_up_and_keeps_its_order(a in (0u64..1 << 44, 0u64..3_000), b in (0u64..1 << 44, 0u64..3_000)) {
+            let [a, b] = [a, b].map(|(ms, seq)| EntryId { ms, seq });
+            prop_assert!(cursor_of_score(cursor_score(a)) <= a);
+            prop_assert_eq!(cursor_score(a) as f64 as u64, cursor_score(a));
+            if a <= b {
+                prop_assert!(cursor_score(a) <= cursor_score(b));
+            }
+            if a.seq < CURSOR_SEQ_MAX && a.ms <= CURSOR_MS_MAX {
+                prop_assert_eq!(cursor_of_score(cursor_score(a)), a);
+            }
+        }
+
+        #[test]
+        fn a_topic_is_found_again_in_its_log(topic in "[A-Za-z0-9._~@:+=|-]{1,255}|[*]") {
+            let Ok(topic) = Topic::parse(&topic) else { return Ok(()) };
+            let keys = KeySpace::new("homing", 0);
+            let (log, events) = (keys.name(Key::Log(&topic)), keys.event_channel(Key::Log(&topic)));
+            prop_assert_eq!(keys.log_key(&log), Some(topic.as_str()));
+            prop_assert_eq!(keys.topic_of_event(&events), Some(topic.as_str()));
+            prop_assert_eq!(keys.user_of_event(&events), None);
+            prop_assert_eq!(keys.user_key(&log), None);
+            let once = keys.name(Key::TopicOnce(&topic, "}:lo"));
+            prop_assert_eq!(keys.log_key(&once), None);
         }
     }
 

@@ -15,6 +15,8 @@ pub mod resp;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod test_server;
+pub mod topic_view;
+pub mod topics;
 pub mod view;
 mod wire;
 

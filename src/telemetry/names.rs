@@ -65,6 +65,10 @@ metrics_list! {
     MESSAGES_DELIVERED = "homing_messages_delivered_total", Kind::Counter, Count, [];
     /// Messages that Redis took from a device's pending list for an ack.
     MESSAGES_ACKED = "homing_messages_acked_total", Kind::Counter, Count, [];
+    /// Entries read from the logs of topics, once for each shard with followers.
+    TOPIC_ENTRIES_READ = "homing_topic_entries_read_total", Kind::Counter, Count, [];
+    /// Cursors of devices in topics that were written.
+    CURSOR_WRITES = "homing_cursor_writes_total", Kind::Counter, Count, [];
     /// Messages handed to sessions again.
     MESSAGES_REDELIVERED = "homing_messages_redelivered_total", Kind::Counter, Count, [];
     /// Messages that were not delivered because their time to live had passed.

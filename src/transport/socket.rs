@@ -17,15 +17,15 @@ use homing_protocol::session::Open;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as SocketError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::gate::Gate;
 use super::slots::Slot;
 use crate::auth::{Claims, TokenError};
-use crate::delivery::outlet::{Outgoing, Outlet};
+use crate::delivery::outlet::{Frame, Outgoing, Outlet};
 use crate::delivery::{Renewal, SessionKey};
 
 /// Bytes that a connection reads at once, and keeps as a buffer all its life.
@@ -119,6 +119,7 @@ async fn open(
         expires_at_ms: claims.expires_at_ms,
         // The shard knows.
         primary: 0,
+        topics: claims.topics,
     };
     match gate.shard.open(open, outlet.clone()).await {
         Ok(key) => Ok(key.map(|key| (key, user, device))),
@@ -202,7 +203,7 @@ impl Carrier<'_> {
                 Turn::Take(outgoing) => {
                     for frame in outgoing.frames {
                         self.unflushed += frame.len();
-                        if Pin::new(&mut *self.socket).start_send(Message::text(frame)).is_err() {
+                        if Pin::new(&mut *self.socket).start_send(message(frame)).is_err() {
                             return Carried::Over;
                         }
                     }
@@ -263,6 +264,14 @@ impl Carrier<'_> {
     }
 }
 
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Own(text) => Message::text(text),
+        // It was made from text, so this only counts its bytes.
+        Frame::Shared(bytes) => Message::Text(Utf8Bytes::try_from(bytes).unwrap_or_default()),
+    }
+}
+
 /// Checks a fresh token; it must be for the same user and device.
 fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<u64, (ErrorCode, String)> {
     match gate.verifier.verify(token, unix_s()) {
@@ -281,7 +290,7 @@ fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<u64
 async fn drain(socket: &mut Socket, outlet: &Outlet) {
     let outgoing = poll_fn(|context| outlet.poll_take(context)).await;
     for frame in outgoing.frames {
-        if Pin::new(&mut *socket).start_send(Message::text(frame)).is_err() {
+        if Pin::new(&mut *socket).start_send(message(frame)).is_err() {
             return;
         }
     }

@@ -25,3 +25,4 @@ mod redis_states;
 mod slow_clients;
 mod takeover;
 mod tokens;
+mod topics;

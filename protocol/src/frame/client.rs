@@ -9,9 +9,10 @@ use crate::code::ErrorCode;
 use crate::id::EntryId;
 use crate::limits::{
     HEARTBEAT_MS_MAX, HEARTBEAT_MS_MIN, IDS_PER_FRAME_MAX, INSTANCE_BYTES_MAX, NACK_DELAY_MS_MAX, REF_BYTES_MAX,
-    SERVER_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MIN, WINDOW_MAX,
+    SERVER_FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MIN, TOPICS_PER_FRAME_MAX, WINDOW_MAX,
 };
 use crate::name::Name;
+use crate::topic::{MessageId, Topic};
 
 /// A parsed client frame with its optional `ref`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +33,19 @@ pub enum ClientFrame {
     /// Deliver these again after a delay.
     Nack {
         /// Message ids.
-        ids: Vec<EntryId>,
+        ids: Vec<MessageId>,
         /// Milliseconds, at most [`NACK_DELAY_MS_MAX`].
         delay_ms: u64,
     },
     /// A fresh token.
     Auth(Box<str>),
+    /// Follow topics, or follow them no more.
+    Follow {
+        /// Topics, each once.
+        topics: Vec<Name>,
+        /// `follow`, or `unfollow`.
+        follow: bool,
+    },
     /// Delete this device.
     Forget,
     /// Answer with `pong`.
@@ -51,8 +59,10 @@ pub enum ClientFrame {
 /// An id in an `ack`: a message or a gap. Gap ids begin with `gap-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AckId {
-    /// A message.
+    /// A message of the inbox.
     Message(EntryId),
+    /// A message of a topic.
+    Topic(Topic, EntryId),
     /// A gap.
     Gap(Box<str>),
 }
@@ -112,6 +122,8 @@ struct Raw<'a> {
     reference: Option<Cow<'a, str>>,
     #[serde(borrow)]
     ids: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow)]
+    topics: Option<Vec<Cow<'a, str>>>,
     delay_ms: Option<u64>,
     #[serde(borrow)]
     token: Option<Cow<'a, str>>,
@@ -192,6 +204,7 @@ fn parse_kind(raw: &Raw<'_>) -> Result<ClientFrame, Refusal> {
             Some(token) => ClientFrame::Auth(Box::from(token.as_ref())),
             None => return Err(bad_value("auth needs a token".to_owned())),
         },
+        "follow" | "unfollow" => ClientFrame::Follow { topics: topics(raw)?, follow: raw.kind == "follow" },
         "forget" => ClientFrame::Forget,
         "connect" => ClientFrame::Connect(Box::new(parse_connect(raw)?)),
         _ => ClientFrame::Unknown,
@@ -210,11 +223,28 @@ fn parse_ack_id(id: &str) -> Result<AckId, Refusal> {
     if id.starts_with("gap-") && id.len() <= REF_BYTES_MAX {
         return Ok(AckId::Gap(Box::from(id)));
     }
-    parse_message_id(id).map(AckId::Message)
+    Ok(match parse_message_id(id)? {
+        MessageId::Inbox(id) => AckId::Message(id),
+        MessageId::Topic(topic, id) => AckId::Topic(topic, id),
+    })
 }
 
-fn parse_message_id(id: &str) -> Result<EntryId, Refusal> {
-    id.parse().map_err(|error| (ErrorCode::BadId, format!("{error}; the frame was ignored")))
+fn parse_message_id(id: &str) -> Result<MessageId, Refusal> {
+    MessageId::parse(id).map_err(|error| (ErrorCode::BadId, format!("{error}; the frame was ignored")))
+}
+
+fn topics(raw: &Raw<'_>) -> Result<Vec<Name>, Refusal> {
+    let topics = raw.topics.as_deref().ok_or_else(|| bad_value("topics is missing".to_owned()))?;
+    if topics.len() > TOPICS_PER_FRAME_MAX {
+        return Err((ErrorCode::TooMany, format!("a frame holds at most {TOPICS_PER_FRAME_MAX} topics")));
+    }
+    let parse = |topic: &Cow<'_, str>| {
+        Name::parse(topic).map_err(|error| (ErrorCode::BadName, format!("topics: {error}; the frame was ignored")))
+    };
+    let mut topics = topics.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    topics.sort();
+    topics.dedup();
+    Ok(topics)
 }
 
 fn parse_connect(raw: &Raw<'_>) -> Result<Connect, Refusal> {
@@ -293,7 +323,16 @@ mod tests {
         );
         assert_eq!(
             frame(r#"{"type":"nack","ids":["1-2"],"delay_ms":5}"#),
-            ClientFrame::Nack { ids: vec![id], delay_ms: 5 }
+            ClientFrame::Nack { ids: vec![MessageId::Inbox(id)], delay_ms: 5 }
+        );
+        let news = Name::parse("news").unwrap();
+        assert_eq!(
+            frame(r#"{"type":"ack","ids":["news/1-2"]}"#),
+            ClientFrame::Ack(vec![AckId::Topic(Topic::Named(news.clone()), id)])
+        );
+        assert_eq!(
+            frame(r#"{"topics":["news","a","news"],"type":"unfollow"}"#),
+            ClientFrame::Follow { topics: vec![Name::parse("a").unwrap(), news], follow: false }
         );
         assert_eq!(frame(r#"{"type":"later","new":[{}]}"#), ClientFrame::Unknown);
         assert_eq!(Incoming::parse(r#"{"type":"ping","ref":"a\"b"}"#).unwrap().reference.as_deref(), Some("a\"b"));
@@ -321,6 +360,9 @@ mod tests {
         assert_eq!(code(r#"{"type":"ack"}"#), ErrorCode::BadValue);
         assert_eq!(code(r#"{"type":"nack","ids":[],"delay_ms":60001}"#), ErrorCode::BadValue);
         assert_eq!(code(r#"{"type":"connect","device":"a b"}"#), ErrorCode::BadName);
+        assert_eq!(code(r#"{"type":"follow"}"#), ErrorCode::BadValue);
+        assert_eq!(code(r#"{"type":"follow","topics":["*"]}"#), ErrorCode::BadName);
+        assert_eq!(code(&format!(r#"{{"type":"follow","topics":{:?}}}"#, vec!["a"; 101])), ErrorCode::TooMany);
         assert_eq!(code(r#"{"type":"connect","window":0}"#), ErrorCode::BadValue);
         assert_eq!(code(r#"{"type":"connect","window":1025}"#), ErrorCode::BadValue);
         assert_eq!(code(r#"{"type":"connect","from":"middle"}"#), ErrorCode::BadValue);

@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use crate::code::ErrorCode;
 use crate::id::EntryId;
+use crate::name::Name;
+use crate::topic::Topic;
 
 /// Why messages may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -80,11 +82,11 @@ pub struct Ready {
     /// When the token expires, Unix ms.
     pub expires_at_ms: u64,
     /// What this server can do beyond the basics.
-    pub features: [&'static str; 2],
+    pub features: &'static [&'static str],
 }
 
 /// Optional features of this version, as told in `ready`.
-pub const FEATURES: [&str; 2] = ["nack", "auth"];
+pub const FEATURES: [&str; 3] = ["nack", "auth", "topics"];
 
 /// A frame to a client, except `messages` (see [`MessagesFrame`]).
 #[derive(Clone, Debug)]
@@ -97,6 +99,13 @@ pub enum ServerFrame {
     Authed {
         /// When it expires, Unix ms.
         expires_at_ms: u64,
+    },
+    /// These topics are followed now, or are not any more.
+    Followed {
+        /// As the client named them.
+        topics: Vec<Name>,
+        /// Whether they are followed.
+        follow: bool,
     },
     /// Messages may be missing.
     Gap {
@@ -123,8 +132,10 @@ pub enum ServerFrame {
 /// An id in an `acked` frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AckedId {
-    /// A message.
+    /// A message of the inbox.
     Message(EntryId),
+    /// A message of a topic.
+    Topic(Topic, EntryId),
     /// A gap.
     Gap(Box<str>),
 }
@@ -153,6 +164,13 @@ impl ServerFrame {
                             push_display(&mut text, id);
                             text.push('"');
                         }
+                        AckedId::Topic(topic, id) => {
+                            text.push('"');
+                            text.push_str(topic.as_str());
+                            text.push('/');
+                            push_display(&mut text, id);
+                            text.push('"');
+                        }
                         // The client's own text, whatever stands behind its `gap-`.
                         AckedId::Gap(id) => push_string(&mut text, id),
                     }
@@ -162,6 +180,19 @@ impl ServerFrame {
             Self::Authed { expires_at_ms } => {
                 text.push_str(r#"{"type":"authed","expires_at_ms":"#);
                 push_display(&mut text, expires_at_ms);
+            }
+            Self::Followed { topics, follow } => {
+                text.push_str(if *follow {
+                    r#"{"type":"followed","topics":["#
+                } else {
+                    r#"{"type":"unfollowed","topics":["#
+                });
+                for (index, topic) in topics.iter().enumerate() {
+                    text.push_str(if index > 0 { ",\"" } else { "\"" });
+                    text.push_str(topic.as_str());
+                    text.push('"');
+                }
+                text.push(']');
             }
             Self::Gap { gap, epoch } => {
                 text.push_str(r#"{"type":"gap","id":"#);
@@ -273,6 +304,9 @@ mod tests {
         let frames = [
             ServerFrame::Acked(vec![AckedId::Message(EntryId { ms: 1, seq: 2 }), AckedId::Gap(Box::from("gap-1"))]),
             ServerFrame::Acked(vec![]),
+            ServerFrame::Acked(vec![AckedId::Topic(Topic::Broadcast, EntryId { ms: 1, seq: 2 })]),
+            ServerFrame::Followed { topics: vec![Name::parse("a").unwrap(), Name::parse("b").unwrap()], follow: true },
+            ServerFrame::Followed { topics: vec![], follow: false },
             ServerFrame::Authed { expires_at_ms: 5 },
             ServerFrame::Gap { gap, epoch: "1.2".to_owned() },
             ServerFrame::Ping,

@@ -53,17 +53,24 @@ impl Session {
     ) {
         let mut buffer = self.acks.take().unwrap_or_default();
         if buffer.len() + ids.len() > ACKS_BUFFERED_MAX
-            || buffer.batch.confirmations.len() >= CONFIRMATIONS_BUFFERED_MAX
+            || buffer.batch.confirmations.len() + self.confirmations_waiting() >= CONFIRMATIONS_BUFFERED_MAX
         {
             self.acks = Some(buffer);
             let message = format!("Redis takes no acks now and {ACKS_BUFFERED_MAX} are waiting; ack again later");
             let error = ServerFrame::Error { code: ErrorCode::Unavailable, message, retry_after_ms: Some(1_000) };
             return self.send(now, &error, reference.as_deref(), actions);
         }
-        let mut confirmed = Vec::new();
+        let (mut confirmed, mut of_topics) = (Vec::new(), Vec::new());
+        let all_of_topics = !ids.is_empty() && ids.iter().all(|id| matches!(id, AckId::Topic(..)));
         for id in ids {
             let id = match id {
                 AckId::Message(id) => id,
+                AckId::Topic(topic, id) => {
+                    if self.ack_topic(now, &topic, id, actions) && self.options.confirm {
+                        of_topics.push((topic, id));
+                    }
+                    continue;
+                }
                 AckId::Gap(id) => {
                     buffer.gaps.push((id, reference.clone()));
                     continue;
@@ -83,10 +90,15 @@ impl Session {
                 confirmed.push(id);
             }
         }
-        if self.options.confirm {
-            buffer.batch.confirmations.push(Confirmation { reference, ids: confirmed });
+        if self.options.confirm && !all_of_topics {
+            buffer.batch.confirmations.push(Confirmation { reference: reference.clone(), ids: confirmed });
         }
-        self.acks = Some(buffer);
+        if !all_of_topics || !buffer.is_empty() {
+            self.acks = Some(buffer);
+        }
+        if self.options.confirm && (all_of_topics || !of_topics.is_empty()) {
+            self.confirm_topic_acks(now, reference, of_topics, actions);
+        }
     }
 
     /// Acks that were not sent to Redis yet.

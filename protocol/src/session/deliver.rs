@@ -15,7 +15,7 @@ const ENTRY_BYTES_OVERHEAD: usize = 128;
 const WALK_COUNT_MAX: u16 = 256;
 
 /// What shall be done with an entry that was read.
-enum Fate {
+pub(super) enum Fate {
     Deliver,
     Expired,
     TooBig,
@@ -27,12 +27,14 @@ impl Session {
         if self.attach != Attach::Done || !self.subscribed || self.reading || blocked || self.is_ended() {
             return None;
         }
-        let free = usize::from(self.options.window).saturating_sub(self.ledger.len());
+        let free = self.inbox_window().saturating_sub(self.ledger.len());
         if free == 0 {
             return None;
         }
-        let bytes_free = self.config.in_flight_bytes_max.saturating_sub(self.ledger.bytes());
-        if bytes_free == 0 && self.ledger.len() > 0 {
+        let (of_topics, bytes_of_topics) =
+            self.topics.as_ref().map_or((0, 0), |topics| (topics.in_flight(), topics.bytes()));
+        let bytes_free = self.config.in_flight_bytes_max.saturating_sub(self.ledger.bytes() + bytes_of_topics);
+        if bytes_free == 0 && self.ledger.len() + of_topics > 0 {
             return None;
         }
         let fitting = (bytes_free / self.entry_bytes.max(1) as usize).max(1);
@@ -51,6 +53,12 @@ impl Session {
             self.dirty = false;
         }
         self.reading = true;
+        if let (Some(topics), Command::ReadNew { count } | Command::ReadPending { count, .. }) =
+            (&mut self.topics, &command)
+        {
+            self.reading_count = *count;
+            topics.took_turn();
+        }
         commands.push(command);
     }
 
@@ -75,7 +83,7 @@ impl Session {
         entries: &[Entry<B>],
         actions: &mut Vec<Action>,
     ) {
-        self.reading = false;
+        (self.reading, self.reading_count) = (false, 0);
         if entries.len() >= usize::from(count) {
             self.dirty = true;
         }
@@ -100,7 +108,7 @@ impl Session {
         entries: Vec<(Entry<B>, bool, u32)>,
         actions: &mut Vec<Action>,
     ) {
-        self.reading = false;
+        (self.reading, self.reading_count) = (false, 0);
         let Some(walk) = self.walk else { return };
         if self.is_ended() || self.attach != Attach::Done {
             return;
@@ -119,7 +127,7 @@ impl Session {
             if !known && !acked.contains(&entry.id) {
                 if !exists {
                     self.set_aside(GapReason::Retention, entry.id, actions);
-                } else if self.ledger.len() >= usize::from(self.options.window) {
+                } else if self.ledger.len() >= self.inbox_window().max(1) {
                     complete = false;
                     break;
                 } else {
@@ -152,8 +160,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let envelope = entry.envelope();
-        let bytes = (envelope.payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32;
-        self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
+        let bytes = self.expect_bytes(envelope.payload_bytes);
         match self.fate(now, entry.id, attempt, envelope.payload_bytes, envelope.expiry) {
             Fate::Expired => {
                 actions.push(Action::Expired);
@@ -175,7 +182,14 @@ impl Session {
         }
     }
 
-    fn fate(&self, now: Now, id: EntryId, attempt: u32, payload_bytes: usize, expiry: Expiry) -> Fate {
+    /// Takes the size of an entry into account for the next reads; what it is charged for.
+    pub(super) fn expect_bytes(&mut self, payload_bytes: usize) -> u32 {
+        let bytes = (payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32;
+        self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
+        bytes
+    }
+
+    pub(super) fn fate(&self, now: Now, id: EntryId, attempt: u32, payload_bytes: usize, expiry: Expiry) -> Fate {
         let expired = match expiry {
             Expiry::Never => false,
             Expiry::At(at_ms) => at_ms <= now.unix_ms,
@@ -218,7 +232,7 @@ impl Session {
     }
 
     pub(super) fn poll_aside(&mut self, commands: &mut Vec<Command>) {
-        if self.aside.is_empty() && self.gone == 0 {
+        if self.aside.is_empty() && self.gone == 0 && self.too_big == 0 {
             return;
         }
         let aside = std::mem::take(&mut self.aside);
@@ -228,8 +242,9 @@ impl Session {
             let gone = std::mem::take(&mut self.gone);
             commands.push(Command::SetAside { reason: GapReason::Retention, ids: dropped, gone });
         }
-        if !too_big.is_empty() {
-            commands.push(Command::SetAside { reason: GapReason::TooBig, ids: too_big, gone: 0 });
+        if !too_big.is_empty() || self.too_big > 0 {
+            let gone = std::mem::take(&mut self.too_big);
+            commands.push(Command::SetAside { reason: GapReason::TooBig, ids: too_big, gone });
         }
     }
 

@@ -19,6 +19,7 @@ mod protocol;
 mod redeliver;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod wire;
 
 use std::sync::Arc;
@@ -28,7 +29,9 @@ use crate::code::ErrorCode;
 use crate::frame::{Connect, ServerFrame, StartFrom};
 use crate::id::EntryId;
 use crate::name::Name;
+use crate::topic::TopicPatterns;
 
+pub use topics::{FollowChange, Follows, TopicBatch};
 pub use wire::{
     AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Failure, Now,
     Pending, Reply, SessionConfig, Urgency,
@@ -37,6 +40,7 @@ pub use wire::{
 use acks::AckBuffer;
 use ledger::Ledger;
 use protocol::{Heartbeat, RateLimit};
+use topics::Topics;
 
 /// One live connection of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,13 +70,18 @@ pub struct Session {
     acks: Option<Box<AckBuffer>>,
     /// Ids for `SetAside` commands, few and rare.
     aside: Vec<(crate::frame::GapReason, EntryId)>,
-    /// Entries that vanished from the pending list while they were claimed.
+    /// Entries that vanished from the pending list while they were claimed, or from a topic before they were read.
     gone: u32,
+    /// Entries of topics that are too big for anybody.
+    too_big: u32,
+    topics: Option<Box<Topics>>,
     /// The device began after this id, and was given entries up to that one.
     given: (EntryId, EntryId),
     /// Decaying maximum of entry sizes, in bytes.
     entry_bytes: u32,
     reading: bool,
+    /// How many new messages that read may bring; only kept if topics share the window.
+    reading_count: u16,
     claiming: bool,
     heartbeat: Heartbeat,
     rate: RateLimit,
@@ -149,6 +158,8 @@ pub struct Open {
     pub expires_at_ms: u64,
     /// The node's primary epoch.
     pub primary: u64,
+    /// Topics that the token lets the client follow and leave.
+    pub topics: TopicPatterns,
 }
 
 impl Session {
@@ -188,9 +199,12 @@ impl Session {
             acks: None,
             aside: Vec::new(),
             gone: 0,
+            too_big: 0,
+            topics: config.topics.then(|| Box::new(Topics::new(open.topics))),
             given: (EntryId::MIN, EntryId::MIN),
             entry_bytes: ENTRY_BYTES_FIRST_GUESS,
             reading: false,
+            reading_count: 0,
             claiming: false,
             sweep_at_ms: u64::MAX,
             sweeps: 0,
@@ -263,15 +277,18 @@ impl Session {
             (_, Attach::Suspended) => Urgency::None,
             (_, Attach::Needed(_)) => Urgency::Now,
             (_, Attach::Done) => {
-                let rare = !self.aside.is_empty()
+                let (topics, cursors) = self.topics_urgency(now, blocked);
+                let rare = topics
+                    || !self.aside.is_empty()
                     || self.gone > 0
+                    || self.too_big > 0
                     || self.forget == Forget::Needed
                     || now.mono_ms >= self.sweep_at_ms
                     || now.mono_ms >= self.touch_at_ms
                     || self.acks.as_ref().is_some_and(|acks| acks.is_pressing());
                 if rare || self.wants_read(blocked).is_some() || self.wants_claim(now, blocked) {
                     Urgency::Now
-                } else if acks {
+                } else if acks || cursors {
                     Urgency::Coalesce
                 } else {
                     Urgency::None
@@ -293,6 +310,7 @@ impl Session {
         }
         if self.phase == Phase::Ending {
             self.poll_acks(commands);
+            self.poll_topics(now, blocked, commands);
             commands.push(Command::Release { generation: self.generation, ended: true });
             return;
         }
@@ -313,6 +331,7 @@ impl Session {
                 self.poll_sweep(now, commands);
                 self.poll_claim(now, blocked, commands);
                 self.poll_read(blocked, commands);
+                self.poll_topics(now, blocked, commands);
                 if now.mono_ms >= self.touch_at_ms {
                     self.touch_at_ms = now.mono_ms + self.config.touch_ms;
                     commands.push(Command::Touch { generation: self.generation });
@@ -357,6 +376,22 @@ impl Session {
             }
             (Command::ReadNew { count }, Reply::NewRead(entries)) => {
                 self.handle_new_read(now, count, &entries, actions)
+            }
+            (Command::LoadFollows, Reply::FollowsLoaded(follows)) => self.handle_follows_loaded(*follows, actions),
+            (Command::LoadCursor { topic }, Reply::CursorLoaded { at, trimmed }) => {
+                self.handle_cursor_loaded(now, &topic, (at, trimmed), actions);
+            }
+            (Command::WriteCursor { topic, id, rewind }, Reply::Done) => {
+                self.handle_cursor_written(now, &topic, id, rewind, actions);
+            }
+            (Command::ReadTopic { topic, count, .. }, Reply::TopicRead { entries, head, trimmed }) => {
+                self.handle_topic_read(now, (&topic, count), &entries, (head, trimmed), actions);
+            }
+            (Command::RereadTopic { topic, ids }, Reply::TopicReread(entries)) => {
+                self.handle_topic_reread(now, (&topic, &ids), &entries, actions);
+            }
+            (Command::Follow { topics, follow, reference }, Reply::Followed(outcome)) => {
+                self.handle_followed(now, (topics, follow, reference), outcome, actions);
             }
             (Command::Claim { ids }, Reply::Claimed { pending, entries }) => {
                 self.handle_claimed(now, &ids, &pending, &entries, actions);
@@ -458,6 +493,7 @@ impl Session {
             .min(self.ledger.earliest_due_ms())
             .min(self.sweep_at_ms)
             .min(self.touch_at_ms)
+            .min(self.topics.as_ref().map_or(u64::MAX, |topics| topics.due_ms()))
             .min(if self.pause_until_ms > 0 { self.pause_until_ms } else { u64::MAX })
     }
 

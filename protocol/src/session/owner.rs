@@ -5,7 +5,7 @@ use super::{Attach, Forget, Phase, Session, Walk};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
 use crate::frame::server::FEATURES;
-use crate::frame::{Gap, Ready, ServerFrame, StartFrom};
+use crate::frame::{Gap, GapReason, Ready, ServerFrame, StartFrom};
 use crate::id::EntryId;
 
 /// Times after an attach at which hints that were lost around it are made good; later the regular sweep does.
@@ -75,6 +75,9 @@ impl Session {
             _ if epoch_before != self.epoch => self.start_over(),
             _ => {}
         }
+        if let (Some(topics), Some(Gap { reason: GapReason::Epoch, .. })) = (&mut self.topics, &attachment.gap) {
+            topics.rewound();
+        }
         self.handle_gap(attachment.gap, actions);
         self.dirty = true;
         self.walk_number = self.walk_number.wrapping_add(1);
@@ -104,7 +107,7 @@ impl Session {
             ack_timeout_ms: self.config.ack_timeout_ms,
             now_ms: now.unix_ms,
             expires_at_ms: self.expires_at_ms,
-            features: FEATURES,
+            features: if self.topics.is_some() { &FEATURES } else { &FEATURES[..2] },
         };
         self.send(now, &ServerFrame::Ready(Box::new(ready)), None, actions);
     }
@@ -115,7 +118,10 @@ impl Session {
         self.claiming = false;
         self.drop_acks();
         self.aside.clear();
-        self.gone = 0;
+        (self.gone, self.too_big) = (0, 0);
+        if let Some(topics) = &mut self.topics {
+            topics.start_over();
+        }
         self.options.only_own_acks = true;
     }
 
@@ -185,6 +191,9 @@ impl Session {
             return;
         }
         self.drop_acks();
+        if let Some(topics) = &mut self.topics {
+            topics.rewound();
+        }
         // No incarnation is 0, so that the attach sees a changed epoch and starts over.
         self.epoch = (primary, 0);
         if self.attach != Attach::InFlight {
@@ -205,6 +214,7 @@ impl Session {
         }
         self.dirty = true;
         self.restart_walk();
+        self.handle_topics_changed();
         self.sweep_at_ms = now.mono_ms;
         if self.attach == Attach::Suspended {
             // The primary epoch was looked at meanwhile, and `handle_epoch` would have told if it had changed.
@@ -221,6 +231,10 @@ impl Session {
             .get(usize::from(self.sweeps))
             .map_or(self.config.sweep_ms, |next| next - EARLY_SWEEPS_MS[usize::from(self.sweeps) - 1]);
         self.sweep_at_ms = now.mono_ms + pause_ms;
+        if usize::from(self.sweeps) >= EARLY_SWEEPS_MS.len() {
+            // Word that the user follows other topics may have been lost.
+            self.handle_topics_changed();
+        }
         let expected = (self.walk.is_none() && !self.reading && !self.claiming).then(|| self.ledger.summary());
         commands.push(Command::Sweep { expected });
     }
@@ -251,30 +265,44 @@ impl Session {
     }
 
     pub(super) fn handle_failed(&mut self, now: Now, command: Command, failure: Failure, actions: &mut Vec<Action>) {
-        if failure == Failure::WrongType && !self.is_ended() {
+        if failure == Failure::WrongType && !self.is_ended() && !command.is_of_topic() {
             let message = "the inbox key of this user holds something else than a stream; an operator must remove it";
             self.refuse(ErrorCode::InboxUnusable, message, None, CloseCode::Internal, actions);
         }
-        if matches!(failure, Failure::Refused | Failure::Unexpected) {
+        // Cursors are not written while memory is full; acks of the inbox, which free it, are not held up by that.
+        let is_cursor = matches!(command, Command::WriteCursor { .. });
+        if matches!(failure, Failure::Refused | Failure::Unexpected) && !is_cursor {
             self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS;
         }
         if failure == Failure::NotLoaded {
             self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS;
         }
+        let is_of_topic = command.is_of_topic();
         match command {
             Command::Attach(request) => self.handle_attach_failed(&request, failure, actions),
             Command::Ack(batch) => self.restore_acks(*batch),
             Command::AckGap { id, reference } => self.restore_gap_ack(id, reference),
             Command::SetAside { reason, ids, gone } => {
                 self.aside.extend(ids.into_iter().map(|id| (reason, id)));
-                self.gone += gone;
+                match reason {
+                    GapReason::TooBig => self.too_big += gone,
+                    _ => self.gone += gone,
+                }
             }
             Command::Sweep { .. } => self.sweep_at_ms = now.mono_ms + REFUSED_PAUSE_MS,
             Command::Claim { ids } => self.postpone(now, &ids),
-            Command::ReadPending { .. } => self.reading = false,
+            Command::ReadPending { .. } => (self.reading, self.reading_count) = (false, 0),
             Command::ReadNew { .. } => {
-                self.reading = false;
+                (self.reading, self.reading_count) = (false, 0);
                 self.dirty = true;
+            }
+            Command::LoadFollows => self.handle_follows_not_loaded(),
+            Command::LoadCursor { topic } => self.handle_cursor_not_loaded(&topic),
+            Command::WriteCursor { topic, .. } => self.handle_cursor_failed(now, &topic),
+            Command::ReadTopic { topic, .. } => self.handle_topic_not_read(&topic),
+            Command::RereadTopic { topic, ids } => self.handle_topic_not_reread(now, &topic, &ids),
+            Command::Follow { topics, follow, reference } => {
+                self.handle_follow_failed(now, (topics, follow, reference), failure, actions);
             }
             Command::Touch { .. } => self.touch_at_ms = now.mono_ms,
             Command::Forget { .. } => self.forget = Forget::Needed,
@@ -286,7 +314,7 @@ impl Session {
             }
             Command::Release { .. } => {}
         }
-        if failure == Failure::NoGroup {
+        if failure == Failure::NoGroup && !is_of_topic {
             self.need_repair();
         }
     }

@@ -12,6 +12,7 @@ impl Session {
         let ids = match &incoming {
             Ok(Incoming { frame: ClientFrame::Ack(ids), .. }) => ids.len(),
             Ok(Incoming { frame: ClientFrame::Nack { ids, .. }, .. }) => ids.len(),
+            Ok(Incoming { frame: ClientFrame::Follow { topics, .. }, .. }) => topics.len(),
             _ => 0,
         };
         if self.is_ended() || !self.hear(now, 1 + (ids / IDS_PER_FRAME_COUNTED) as u32, actions) {
@@ -24,6 +25,7 @@ impl Session {
         match frame {
             ClientFrame::Ack(ids) => self.handle_ack(now, ids, reference, actions),
             ClientFrame::Nack { ids, delay_ms } => self.handle_nack(now, &ids, delay_ms),
+            ClientFrame::Follow { topics, follow } => self.handle_follow(now, topics, follow, reference, actions),
             ClientFrame::Ping => self.send(now, &ServerFrame::Pong, reference.as_deref(), actions),
             ClientFrame::Pong => {}
             ClientFrame::Forget => {
@@ -85,7 +87,7 @@ impl Session {
         self.complain(now, error.code, &error.message, error.reference, actions);
     }
 
-    fn complain(
+    pub(super) fn complain(
         &mut self,
         now: Now,
         code: ErrorCode,

@@ -5,13 +5,21 @@ use super::{Attach, Session};
 use crate::frame::MessagesFrame;
 use crate::id::EntryId;
 use crate::message::{Entry, Expiry};
+use crate::topic::MessageId;
 
 /// Entries that are claimed at once, at most.
 const CLAIM_COUNT_MAX: usize = 64;
 
 impl Session {
-    pub(super) fn handle_nack(&mut self, now: Now, ids: &[EntryId], delay_ms: u64) {
+    pub(super) fn handle_nack(&mut self, now: Now, ids: &[MessageId], delay_ms: u64) {
         for id in ids {
+            let id = match id {
+                MessageId::Inbox(id) => id,
+                MessageId::Topic(topic, id) => {
+                    self.nack_topic(now, topic, *id, delay_ms);
+                    continue;
+                }
+            };
             // Keeps its window slot; an id that is not in flight needs no second delivery.
             self.ledger.update(*id, |in_flight| {
                 if in_flight.due_ms != u64::MAX {

@@ -5,6 +5,10 @@ use crate::code::ErrorCode;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
+use crate::name::Name;
+use crate::topic::Topic;
+
+use super::topics::{FollowChange, Follows};
 
 /// The time, as the driver sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +44,10 @@ pub struct SessionConfig {
     pub frames_per_second: u32,
     /// Frames that a client may send at once.
     pub frames_burst: u32,
+    /// Whether sessions follow topics.
+    pub topics: bool,
+    /// How long acks of topics gather before cursors are written.
+    pub cursor_flush_ms: u64,
 }
 
 /// How soon a session wants to be in a pipeline.
@@ -150,6 +158,47 @@ pub enum Command {
         /// Generation that must be recorded.
         generation: u64,
     },
+    /// Learn which topics the user follows.
+    LoadFollows,
+    /// Learn where the device stands in a topic.
+    LoadCursor {
+        /// The topic.
+        topic: Topic,
+    },
+    /// Move the device's cursor in a topic.
+    WriteCursor {
+        /// The topic.
+        topic: Topic,
+        /// The device is done with everything up to here.
+        id: EntryId,
+        /// Back, if need be.
+        rewind: bool,
+    },
+    /// Read a topic's log.
+    ReadTopic {
+        /// The topic.
+        topic: Topic,
+        /// After this entry.
+        after: EntryId,
+        /// At most so many.
+        count: u16,
+    },
+    /// Read these entries of a topic's log again.
+    RereadTopic {
+        /// The topic.
+        topic: Topic,
+        /// Exact ids.
+        ids: Vec<EntryId>,
+    },
+    /// Make the user follow topics, or follow them no more.
+    Follow {
+        /// The topics.
+        topics: Vec<Name>,
+        /// Whether to follow.
+        follow: bool,
+        /// The frame's `ref`.
+        reference: Option<Box<str>>,
+    },
     /// Nothing more will be handed out for this generation.
     Release {
         /// Ours.
@@ -157,6 +206,21 @@ pub enum Command {
         /// The session has ended.
         ended: bool,
     },
+}
+
+impl Command {
+    /// Whether it concerns topics only: what Redis says to it says nothing about the inbox.
+    pub(super) fn is_of_topic(&self) -> bool {
+        matches!(
+            self,
+            Self::LoadFollows
+                | Self::LoadCursor { .. }
+                | Self::WriteCursor { .. }
+                | Self::ReadTopic { .. }
+                | Self::RereadTopic { .. }
+                | Self::Follow { .. }
+        )
+    }
 }
 
 /// Acks for one pipeline.
@@ -226,6 +290,28 @@ pub enum Reply<B> {
     PendingRead(Vec<(Entry<B>, bool, u32)>),
     /// To `ReadNew`.
     NewRead(Vec<Entry<B>>),
+    /// To `LoadFollows`.
+    FollowsLoaded(Box<Follows>),
+    /// To `LoadCursor`.
+    CursorLoaded {
+        /// The device's cursor; `None` if it has none.
+        at: Option<EntryId>,
+        /// The last entry that retention took from the log; 0-0 if there is none.
+        trimmed: EntryId,
+    },
+    /// To `ReadTopic`.
+    TopicRead {
+        /// What the log holds.
+        entries: Vec<Entry<B>>,
+        /// Up to where this node had seen the log before.
+        head: EntryId,
+        /// The last entry that retention took from the log; 0-0 if there is none.
+        trimmed: EntryId,
+    },
+    /// To `RereadTopic`: those that still exist.
+    TopicReread(Vec<Entry<B>>),
+    /// To `Follow`: the limit if it would be exceeded.
+    Followed(Result<FollowChange, u64>),
     /// To the others.
     Done,
     /// It did not work.
@@ -293,6 +379,14 @@ pub enum Failure {
 pub enum Action {
     /// Send a text frame.
     Send(String),
+    /// Send the frame of the topic batch that is being handled.
+    SendBatch,
+    /// This session wants to be told of a topic's new entries.
+    Follow(Topic),
+    /// It does not want that any more.
+    Unfollow(Topic),
+    /// The user follows other topics now: whoever keeps lists of followers must know.
+    FollowsChanged(Box<FollowChange>),
     /// Send a close frame, after what was sent before, and end the connection.
     Close(CloseCode),
     /// `homing:epoch` must be looked at: a record vanished under a live session.
@@ -314,6 +408,8 @@ pub enum Action {
         /// How many.
         count: u32,
     },
+    /// For metrics: a topic's message was acknowledged.
+    TopicAcked,
     /// For metrics: a message expired undelivered.
     Expired,
     /// For metrics: messages were dropped.

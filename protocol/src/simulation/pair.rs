@@ -13,6 +13,7 @@ use crate::frame::{ClientFrame, Incoming};
 use crate::id::EntryId;
 use crate::name::Name;
 use crate::session::{Now, Open, Session, SessionConfig};
+use crate::topic::TopicPatterns;
 
 /// Unix time at which every test begins.
 pub const BEGIN_UNIX_MS: u64 = 1_700_000_000_000;
@@ -47,6 +48,8 @@ fn defaults() -> SessionConfig {
         frame_bytes_max: 256 * 1024,
         frames_per_second: 200,
         frames_burst: 1_000,
+        topics: false,
+        cursor_flush_ms: 1_000,
     }
 }
 
@@ -94,7 +97,14 @@ impl Pair {
         let user = Name::parse("alice").expect("a valid name");
         let device_name = Name::parse(device).expect("a valid name");
         let primary = self.nodes[node].primary();
-        let open = Open { user, device: device_name, connect: *connect, expires_at_ms: self.expires_at_ms, primary };
+        let open = Open {
+            user,
+            device: device_name,
+            connect: *connect,
+            expires_at_ms: self.expires_at_ms,
+            primary,
+            topics: TopicPatterns::default(),
+        };
         let session = Session::new(self.world.now, self.config.clone(), open);
         let connection = self.world.connections.len();
         self.world.connections.push(Connection::new(node, 0));

@@ -171,6 +171,8 @@ impl Redis {
                 self.release(caller, *generation, *ended);
                 Reply::Done
             }
+            // Only with topics, which this Redis knows nothing of.
+            _ => Reply::Failed(Failure::Unexpected),
         }
     }
 

@@ -135,8 +135,14 @@ impl Fleet {
         let name = Name::parse(&user).map_err(|error| Fatal::Broken(format!("{user}: {error}")))?;
         let issued_at_s = unix_s();
         let audience = self.plan.tokens.audience.as_deref();
-        let grant =
-            Grant { user: &name, device: None, audience, issued_at_s, expires_at_s: issued_at_s + TOKEN_SECONDS };
+        let grant = Grant {
+            user: &name,
+            device: None,
+            topics: &[],
+            audience,
+            issued_at_s,
+            expires_at_s: issued_at_s + TOKEN_SECONDS,
+        };
         let token = grant.sign(&self.secret).map_err(|error| Fatal::Broken(error.to_string()))?;
         let (device, confirm) = (index % self.plan.devices, self.plan.confirm);
         Ok(format!(r#"{{"type":"connect","token":"{token}","device":"d{device}","confirm":{confirm}}}"#))

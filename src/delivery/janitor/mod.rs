@@ -11,6 +11,7 @@ mod pass;
 mod tending;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use tokio::sync::{mpsc, watch};
 

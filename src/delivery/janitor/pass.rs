@@ -13,7 +13,7 @@ use crate::store::{Key, StoreError, keys::UserKey};
 use crate::telemetry::names;
 
 /// Keys that one `SCAN` looks at: some 100 µs.
-const SCAN_KEYS: usize = 500;
+pub(super) const SCAN_KEYS: usize = 500;
 /// Time for one reply. Removing large entries takes long, and giving up would only repeat it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time to connect.
@@ -32,11 +32,12 @@ const CLUSTER_GAUGES: [&str; 5] = [
 
 /// The passes of this node, while it holds the lock.
 pub(super) struct Passes {
-    tending: Tending,
+    pub(super) tending: Tending,
     holding: Holding,
     pause: Duration,
     next: Instant,
     last_end: Instant,
+    renewed: Instant,
     is_janitor: bool,
     failing: bool,
 }
@@ -58,7 +59,7 @@ impl Passes {
     pub(super) fn new(tending: Tending, pause: Duration) -> Self {
         let now = Instant::now();
         let holding = Holding::new(tending.store().clone());
-        Self { tending, holding, pause, next: now, last_end: now, is_janitor: false, failing: false }
+        Self { tending, holding, pause, next: now, last_end: now, renewed: now, is_janitor: false, failing: false }
     }
 
     /// Passes over all users from time to time. Never ends.
@@ -121,7 +122,7 @@ impl Passes {
     pub(super) async fn pass(&mut self) -> Result<Found, Break> {
         let mut connection = self.connect().await?;
         let mut found = Found::default();
-        let mut renewed = Instant::now();
+        self.renewed = Instant::now();
         let mut cursor = 0;
         loop {
             let began = Instant::now();
@@ -129,19 +130,24 @@ impl Passes {
             rest_after(began).await;
             for group in users.chunks(GROUP_USERS) {
                 found.add(self.tending.tend(&mut connection, group).await?);
-                if renewed.elapsed() >= RENEWAL {
-                    self.renew().await?;
-                    renewed = Instant::now();
-                }
-                if !self.is_janitor {
-                    return Err(Break::LostLock);
-                }
+                self.keep().await?;
             }
             if next == 0 {
-                return Ok(found);
+                break;
             }
             cursor = next;
         }
+        self.pass_topics(&mut connection, &mut found).await?;
+        Ok(found)
+    }
+
+    /// Keeps the lock, if it is time to.
+    pub(super) async fn keep(&mut self) -> Result<(), Break> {
+        if self.renewed.elapsed() >= RENEWAL {
+            self.renew().await?;
+            self.renewed = Instant::now();
+        }
+        if self.is_janitor { Ok(()) } else { Err(Break::LostLock) }
     }
 
     /// A connection for one pass: its replies may take longer than those that others wait for.

@@ -87,6 +87,10 @@ impl Tending {
         Self { store, nodes, limits: Arc::new(limits.clone()) }
     }
 
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.store
     }

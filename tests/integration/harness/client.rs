@@ -56,6 +56,7 @@ pub(crate) struct Message {
     pub(crate) data: Box<RawValue>,
     pub(crate) ts: u64,
     pub(crate) attempt: u64,
+    pub(crate) topic: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) meta: Option<Value>,
     pub(crate) exp: Option<u64>,

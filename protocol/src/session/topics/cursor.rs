@@ -1,0 +1,219 @@
+//! Cursors: where they begin, how acks move them, and when they are written.
+
+use super::super::Session;
+use super::super::wire::{Action, Command, Now};
+use super::{Followed, Knowledge, Topics};
+use crate::frame::server::AckedId;
+use crate::frame::{GapReason, ServerFrame};
+use crate::id::EntryId;
+use crate::topic::Topic;
+
+/// An ack frame that is to be confirmed: those of its ids that cursors have not passed yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct Waiting {
+    reference: Option<Box<str>>,
+    ids: Vec<(Topic, EntryId)>,
+}
+
+/// Time until a cursor is written again that Redis refused.
+const WRITE_RETRY_MS: u64 = 1_000;
+
+/// The id before everything of this time on.
+fn before(ms: u64) -> EntryId {
+    ms.checked_sub(1).map_or(EntryId::MIN, |ms| EntryId { ms, seq: u64::MAX })
+}
+
+impl Topics {
+    /// Where the device begins without a cursor.
+    fn begin(&self, followed: &Followed) -> EntryId {
+        match followed.topic {
+            Topic::Broadcast => before(self.first_seen_ms),
+            Topic::Named(_) => before(self.from_ms.max(followed.since_ms)),
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn poll_cursors(&mut self, now: Now, commands: &mut Vec<Command>) {
+        let is_ended = self.is_ended();
+        let Some(topics) = &mut self.topics else { return };
+        if !is_ended {
+            for followed in topics.followed.iter_mut().filter(|followed| followed.knowledge == Knowledge::Unknown) {
+                followed.knowledge = Knowledge::Asked;
+                commands.push(Command::LoadCursor { topic: followed.topic.clone() });
+            }
+        }
+        if topics.write_at_ms > now.mono_ms && !is_ended {
+            return;
+        }
+        topics.write_at_ms = u64::MAX;
+        for followed in topics.followed.iter_mut().filter(|followed| followed.is_unwritten()) {
+            followed.writing = Some(followed.cursor);
+            let (topic, id) = (followed.topic.clone(), followed.cursor);
+            commands.push(Command::WriteCursor { topic, id, rewind: followed.rewind });
+        }
+    }
+
+    /// `at` is the cursor in Redis, `trimmed` the last entry that retention took from the log.
+    pub(in super::super) fn handle_cursor_loaded(
+        &mut self,
+        now: Now,
+        topic: &Topic,
+        (at, trimmed): (Option<EntryId>, EntryId),
+        actions: &mut Vec<Action>,
+    ) {
+        if self.is_ended() {
+            return;
+        }
+        let Some(topics) = &mut self.topics else { return };
+        let Ok(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(topic)) else { return };
+        let begin = topics.begin(&topics.followed[index]);
+        let followed = &mut topics.followed[index];
+        if followed.knowledge != Knowledge::Asked {
+            return;
+        }
+        followed.knowledge = Knowledge::Known;
+        followed.cursor = at.unwrap_or(EntryId::MIN).max(begin);
+        followed.written = followed.cursor;
+        followed.position = followed.cursor;
+        if followed.cursor < trimmed {
+            followed.pass(trimmed);
+            self.gone += 1;
+            actions.push(Action::Dropped { reason: GapReason::Retention, count: 1 });
+        }
+        self.open_topic(now, index);
+    }
+
+    /// Wake-ups of the topic arrive from now on; `head` is the last id that its log has given out.
+    pub fn handle_topic_ready(&mut self, now: Now, topic: &Topic, head: EntryId) {
+        let Some(topics) = &mut self.topics else { return };
+        let Ok(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(topic)) else { return };
+        topics.followed[index].head = Some(head);
+        self.open_topic(now, index);
+    }
+
+    fn open_topic(&mut self, now: Now, index: usize) {
+        let Some(topics) = &mut self.topics else { return };
+        let rewound = topics.rewound;
+        let followed = &mut topics.followed[index];
+        let (Knowledge::Known, Some(head)) = (followed.knowledge, followed.head) else { return };
+        if rewound && followed.cursor > head && followed.outstanding.is_empty() {
+            // Of an older epoch: kept, it would hide what is appended next.
+            (followed.cursor, followed.position, followed.rewind) = (head, head, true);
+            topics.write_at_ms = now.mono_ms;
+        } else if followed.position < head {
+            followed.dirty = true;
+        }
+    }
+
+    /// Acknowledges a message of a topic; false if it is not in flight.
+    pub(in super::super) fn ack_topic(
+        &mut self,
+        now: Now,
+        topic: &Topic,
+        id: EntryId,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let delay_ms = if self.options.confirm { 0 } else { self.config.cursor_flush_ms };
+        let Some(topics) = &mut self.topics else { return false };
+        let Some(followed) = topics.find(topic) else { return false };
+        let Some(sent) = followed.outstanding.finish(id) else {
+            // Acknowledged before, over this connection or another one; or never delivered.
+            return id <= followed.position && followed.knowledge == Knowledge::Known;
+        };
+        followed.advance();
+        let moved = followed.is_unwritten();
+        topics.in_flight -= 1;
+        topics.bytes -= sent.bytes as usize;
+        actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(sent.sent_ms) });
+        actions.push(Action::TopicAcked);
+        if moved {
+            topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + delay_ms);
+        }
+        true
+    }
+
+    /// Confirms acks when their cursors are in Redis.
+    pub(in super::super) fn confirm_topic_acks(
+        &mut self,
+        now: Now,
+        reference: Option<Box<str>>,
+        ids: Vec<(Topic, EntryId)>,
+        actions: &mut Vec<Action>,
+    ) {
+        if ids.is_empty() {
+            return self.send(now, &ServerFrame::Acked(Vec::new()), reference.as_deref(), actions);
+        }
+        let Some(topics) = &mut self.topics else { return };
+        topics.waiting.push(Waiting { reference, ids });
+        self.confirm_written(now, actions);
+    }
+
+    pub(in super::super) fn confirmations_waiting(&self) -> usize {
+        self.topics.as_ref().map_or(0, |topics| topics.waiting.len())
+    }
+
+    fn confirm_written(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let Some(topics) = &mut self.topics else { return };
+        let mut waiting = std::mem::take(&mut topics.waiting);
+        let mut frames = Vec::new();
+        waiting.retain_mut(|Waiting { reference, ids }| {
+            let mut confirmed = Vec::new();
+            ids.retain(|(topic, id)| {
+                // A topic that is followed no more has no cursor: there is nothing left to wait for.
+                let written = topics.find(topic).is_none_or(|followed| *id <= followed.written);
+                if written {
+                    confirmed.push(AckedId::Topic(topic.clone(), *id));
+                }
+                !written
+            });
+            if !confirmed.is_empty() {
+                frames.push((reference.clone(), confirmed));
+            }
+            !ids.is_empty()
+        });
+        topics.waiting = waiting;
+        if self.is_live() {
+            for (reference, ids) in frames {
+                self.send(now, &ServerFrame::Acked(ids), reference.as_deref(), actions);
+            }
+        }
+    }
+
+    pub(in super::super) fn handle_cursor_written(
+        &mut self,
+        now: Now,
+        topic: &Topic,
+        id: EntryId,
+        rewind: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(topics) = &mut self.topics else { return };
+        let Some(followed) = topics.find(topic) else { return };
+        if followed.writing.take() != Some(id) {
+            return;
+        }
+        followed.written = id;
+        followed.rewind &= !rewind;
+        if followed.is_unwritten() {
+            // Moved on meanwhile.
+            topics.write_at_ms = topics.write_at_ms.min(now.mono_ms);
+        }
+        self.confirm_written(now, actions);
+    }
+
+    pub(in super::super) fn handle_cursor_failed(&mut self, now: Now, topic: &Topic) {
+        let Some(topics) = &mut self.topics else { return };
+        let Some(followed) = topics.find(topic) else { return };
+        followed.writing = None;
+        topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + WRITE_RETRY_MS);
+    }
+
+    pub(in super::super) fn handle_cursor_not_loaded(&mut self, topic: &Topic) {
+        if let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(topic))
+            && followed.knowledge == Knowledge::Asked
+        {
+            followed.knowledge = Knowledge::Unknown;
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Which topics a session follows: what its user's record says, and what the client asks for.
+
+use super::super::Session;
+use super::super::wire::{Action, Command, Failure, Now};
+use super::{Followed, Load};
+use crate::code::ErrorCode;
+use crate::frame::ServerFrame;
+use crate::name::Name;
+use crate::topic::Topic;
+
+/// Requests of a client that may wait for Redis.
+const CHANGES_MAX: usize = 16;
+
+/// What Redis knows about what a device follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Follows {
+    /// Topics of the user, and since when each is followed, Unix ms.
+    pub topics: Vec<(Name, u64)>,
+    /// Where the device begins in a topic that it has no cursor in, Unix ms: 0 for a user's first device.
+    pub from_ms: u64,
+    /// When the device was first seen, Unix ms.
+    pub first_seen_ms: u64,
+}
+
+/// What a change of what a user follows has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FollowChange {
+    /// Followed now, and were not before.
+    pub added: Vec<Name>,
+    /// Not followed any more.
+    pub removed: Vec<Name>,
+    /// The user's devices.
+    pub devices: Vec<Name>,
+}
+
+/// A `follow` or `unfollow` frame.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Change {
+    topics: Vec<Name>,
+    follow: bool,
+    reference: Option<Box<str>>,
+}
+
+impl Session {
+    pub(in super::super) fn handle_follow(
+        &mut self,
+        now: Now,
+        topics: Vec<Name>,
+        follow: bool,
+        reference: Option<Box<str>>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(own) = &mut self.topics else {
+            let message = "topics are switched off here (topics)";
+            return self.complain(now, ErrorCode::Forbidden, message, reference, actions);
+        };
+        if let Some(topic) = topics.iter().find(|topic| !own.allowed.allow(topic)) {
+            let message =
+                format!("the token's topics claim does not allow {:?}; the frame was ignored", topic.as_str());
+            return self.complain(now, ErrorCode::Forbidden, &message, reference, actions);
+        }
+        if own.changes.len() >= CHANGES_MAX {
+            let message =
+                format!("{CHANGES_MAX} follow and unfollow frames wait for Redis; send fewer, with more topics");
+            return self.complain(now, ErrorCode::TooMany, &message, reference, actions);
+        }
+        own.changes.push(Change { topics, follow, reference });
+    }
+
+    pub(super) fn poll_follows(&mut self, commands: &mut Vec<Command>) {
+        let Some(topics) = &mut self.topics else { return };
+        if !topics.changing && !topics.changes.is_empty() {
+            topics.changing = true;
+            let Change { topics, follow, reference } = topics.changes.remove(0);
+            commands.push(Command::Follow { topics, follow, reference });
+        }
+        let Some(topics) = &mut self.topics else { return };
+        if topics.load == Load::Needed {
+            topics.load = Load::InFlight { again: false };
+            commands.push(Command::LoadFollows);
+        }
+    }
+
+    pub(in super::super) fn handle_followed(
+        &mut self,
+        now: Now,
+        change: (Vec<Name>, bool, Option<Box<str>>),
+        outcome: Result<FollowChange, u64>,
+        actions: &mut Vec<Action>,
+    ) {
+        let (topics, follow, reference) = change;
+        if let Some(own) = &mut self.topics {
+            own.changing = false;
+        }
+        match outcome {
+            Ok(change) => {
+                actions.push(Action::FollowsChanged(Box::new(change)));
+                if self.is_ended() {
+                    return;
+                }
+                self.handle_topics_changed();
+                self.send(now, &ServerFrame::Followed { topics, follow }, reference.as_deref(), actions);
+            }
+            Err(_) if self.is_ended() => {}
+            Err(limit) => {
+                let message = format!("a user follows at most {limit} topics (topics_per_user); nothing was changed");
+                self.complain(now, ErrorCode::TooMany, &message, reference, actions);
+            }
+        }
+    }
+
+    pub(in super::super) fn handle_follow_failed(
+        &mut self,
+        now: Now,
+        change: (Vec<Name>, bool, Option<Box<str>>),
+        failure: Failure,
+        actions: &mut Vec<Action>,
+    ) {
+        let (names, follow, reference) = change;
+        let Some(own) = &mut self.topics else { return };
+        own.changing = false;
+        if matches!(failure, Failure::Disconnected | Failure::NotLoaded) {
+            // Following twice is following once.
+            own.changes.insert(0, Change { topics: names, follow, reference });
+            return;
+        }
+        if !self.is_ended() {
+            let message = "Redis does not take changes now; ask again later";
+            self.complain(now, ErrorCode::Unavailable, message, reference, actions);
+        }
+    }
+
+    /// What the user follows has changed, or may have.
+    pub fn handle_topics_changed(&mut self) {
+        let Some(topics) = &mut self.topics else { return };
+        topics.load = match topics.load {
+            Load::InFlight { .. } => Load::InFlight { again: true },
+            Load::Needed | Load::Done => Load::Needed,
+        };
+    }
+
+    pub(in super::super) fn handle_follows_not_loaded(&mut self) {
+        if let Some(topics) = &mut self.topics {
+            topics.load = Load::Needed;
+        }
+    }
+
+    pub(in super::super) fn handle_follows_loaded(&mut self, follows: Follows, actions: &mut Vec<Action>) {
+        let ended = self.is_ended();
+        let Some(topics) = &mut self.topics else { return };
+        topics.load = if topics.load == (Load::InFlight { again: true }) { Load::Needed } else { Load::Done };
+        if ended {
+            return;
+        }
+        (topics.from_ms, topics.first_seen_ms) = (follows.from_ms, follows.first_seen_ms);
+        let is_followed = |topic: &Topic| match topic {
+            Topic::Broadcast => true,
+            Topic::Named(name) => follows.topics.iter().any(|(followed, _)| followed == name),
+        };
+        topics.followed.retain(|followed| {
+            let keep = is_followed(&followed.topic);
+            if !keep {
+                // What of it is in flight may still be acked, to no effect.
+                let sent = followed.outstanding.in_flight();
+                let (count, bytes) = sent.fold((0, 0), |(count, bytes), sent| (count + 1, bytes + sent.bytes as usize));
+                topics.in_flight -= count;
+                topics.bytes -= bytes;
+                actions.push(Action::Unfollow(followed.topic.clone()));
+            }
+            keep
+        });
+        for (name, since_ms) in follows.topics {
+            let topic = Topic::Named(name);
+            if let Err(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(&topic)) {
+                actions.push(Action::Follow(topic.clone()));
+                topics.followed.insert(index, Followed::new(topic, since_ms));
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The topics that sessions of one shard follow: each is read once, whoever many follow it.
+
+use std::collections::{HashMap, HashSet};
+
+use homing_protocol::id::EntryId;
+use homing_protocol::topic::Topic;
+
+use super::sessions::SessionKey;
+
+/// Entries that are read from a topic at once.
+pub(super) const READ_COUNT: u64 = 256;
+
+/// One topic.
+#[derive(Debug)]
+struct Feed {
+    topic: Topic,
+    /// Wake-ups of its log arrive.
+    subscribed: bool,
+    /// Up to where the log was seen; `None` until that was asked.
+    head: Option<EntryId>,
+    /// The log may hold more.
+    dirty: bool,
+    /// A question or a read is on its way.
+    asking: bool,
+    followers: HashSet<SessionKey>,
+}
+
+/// What a feed wants of Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// The last id that the log has given out.
+    Head(Topic),
+    /// What comes after this entry.
+    Read(Topic, EntryId),
+}
+
+/// All topics of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Feeds {
+    feeds: HashMap<Box<str>, Feed>,
+    /// To be subscribed to, and to be dropped.
+    pub(super) added: Vec<Topic>,
+    pub(super) dropped: Vec<Topic>,
+    /// Feeds that may want something.
+    waiting: Vec<Topic>,
+    pub(super) sweep_at_ms: u64,
+}
+
+impl Feeds {
+    /// Adds a follower; up to where the log was seen, if that is known.
+    pub(super) fn follow(&mut self, topic: &Topic, key: SessionKey) -> Option<EntryId> {
+        let feed = self.feeds.entry(topic.as_str().into()).or_insert_with(|| {
+            self.added.push(topic.clone());
+            Feed {
+                topic: topic.clone(),
+                subscribed: false,
+                head: None,
+                dirty: false,
+                asking: false,
+                followers: HashSet::new(),
+            }
+        });
+        feed.followers.insert(key);
+        feed.head.filter(|_| feed.subscribed)
+    }
+
+    pub(super) fn unfollow(&mut self, topic: &Topic, key: SessionKey) {
+        let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return };
+        feed.followers.remove(&key);
+        if feed.followers.is_empty() {
+            self.feeds.remove(topic.as_str());
+            self.dropped.push(topic.clone());
+        }
+    }
+
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.feeds.values().map(|feed| &feed.topic)
+    }
+
+    pub(super) fn is_followed(&self, topic: &Topic) -> bool {
+        self.feeds.contains_key(topic.as_str())
+    }
+
+    /// Up to where a topic's log was seen.
+    pub(super) fn head(&self, topic: &Topic) -> EntryId {
+        self.feeds.get(topic.as_str()).and_then(|feed| feed.head).unwrap_or_default()
+    }
+
+    pub(super) fn followers(&self, topic: &Topic) -> Vec<SessionKey> {
+        self.feeds.get(topic.as_str()).map_or_else(Vec::new, |feed| feed.followers.iter().copied().collect())
+    }
+
+    /// A topic's log has something new.
+    pub(super) fn wake(&mut self, topic: &str) {
+        let Some(feed) = self.feeds.get_mut(topic) else { return };
+        if !std::mem::replace(&mut feed.dirty, true) {
+            self.waiting.push(feed.topic.clone());
+        }
+    }
+
+    /// Wake-ups of a topic arrive from now on.
+    pub(super) fn subscribed(&mut self, topic: &Topic) {
+        let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return };
+        feed.subscribed = true;
+        feed.dirty = true;
+        self.waiting.push(topic.clone());
+    }
+
+    /// Wake-ups may have been lost.
+    pub(super) fn lose_hints(&mut self) {
+        for feed in self.feeds.values_mut() {
+            feed.dirty = true;
+            self.waiting.push(feed.topic.clone());
+        }
+    }
+
+    /// The subscriptions are gone; `rewound`: Redis may have gone back in time, so that what was seen says nothing.
+    pub(super) fn lose_link(&mut self, rewound: bool) {
+        for feed in self.feeds.values_mut() {
+            feed.subscribed = false;
+            feed.asking = false;
+            if rewound {
+                feed.head = None;
+            }
+        }
+        self.added.clear();
+        self.dropped.clear();
+        self.waiting.clear();
+    }
+
+    pub(super) fn has_wishes(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What feeds want in the next pipeline.
+    pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        for topic in self.waiting.drain(..) {
+            let Some(feed) = self.feeds.get_mut(topic.as_str()) else { continue };
+            if !feed.subscribed || !feed.dirty || feed.asking {
+                continue;
+            }
+            feed.asking = true;
+            // Cleared when the read is sent: what is appended after it wakes us again.
+            feed.dirty = false;
+            wishes.push(match feed.head {
+                None => Wish::Head(topic),
+                Some(head) => Wish::Read(topic, head),
+            });
+        }
+        wishes
+    }
+
+    /// A wish came back. `seen`: up to where the log was seen now; `more`: it may hold more; answers whether it was seen
+    /// for the first time.
+    pub(super) fn answered(&mut self, topic: &Topic, seen: Option<EntryId>, more: bool) -> bool {
+        let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return false };
+        feed.asking = false;
+        feed.dirty |= more || seen.is_none();
+        if feed.dirty {
+            self.waiting.push(topic.clone());
+        }
+        let is_first = feed.head.is_none() && seen.is_some();
+        feed.head = seen.or(feed.head);
+        is_first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_read_once_however_many_follow_it() {
+        let (mut feeds, topic) = (Feeds::default(), Topic::parse("news").unwrap());
+        for index in 0..3 {
+            assert_eq!(feeds.follow(&topic, SessionKey::of(index)), None);
+        }
+        assert_eq!(std::mem::take(&mut feeds.added), [topic.clone()]);
+        feeds.wake("news");
+        assert_eq!(feeds.take_wishes(), []);
+        feeds.subscribed(&topic);
+        assert_eq!(feeds.take_wishes(), [Wish::Head(topic.clone())]);
+        feeds.wake("news");
+        assert_eq!(feeds.take_wishes(), [], "one at a time");
+        let head = EntryId { ms: 5, seq: 0 };
+        assert!(feeds.answered(&topic, Some(head), false));
+        assert_eq!(feeds.take_wishes(), [Wish::Read(topic.clone(), head)], "the wake-up was not forgotten");
+        assert!(!feeds.answered(&topic, Some(head), false));
+        assert_eq!(feeds.take_wishes(), []);
+        assert_eq!(feeds.follow(&topic, SessionKey::of(9)), Some(head));
+    }
+
+    #[test]
+    fn a_topic_that_nobody_follows_any_more_is_dropped() {
+        let (mut feeds, topic) = (Feeds::default(), Topic::Broadcast);
+        feeds.follow(&topic, SessionKey::of(1));
+        feeds.unfollow(&topic, SessionKey::of(2));
+        assert!(feeds.dropped.is_empty());
+        feeds.unfollow(&topic, SessionKey::of(1));
+        assert_eq!(feeds.dropped, [topic]);
+    }
+}

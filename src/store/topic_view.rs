@@ -1,0 +1,158 @@
+//! What producers ask about topics: who follows, and who has acknowledged what.
+
+use homing_protocol::id::EntryId;
+use homing_protocol::message::Entry;
+use homing_protocol::name::Name;
+use homing_protocol::session::FollowChange;
+use homing_protocol::topic::Topic;
+
+use super::connect::Store;
+use super::error::StoreError;
+use super::keys::{Key, KeySpace, cursor_score};
+use super::replies::{self, Value};
+use super::resp::Commands;
+use super::topics::{self, FollowRequest};
+
+/// A page of names, and where the next one begins; `None` after the last.
+pub type NamesPage = (Vec<Name>, Option<String>);
+
+/// What became of a topic's message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicReceipt {
+    /// Whether the log holds it.
+    pub exists: bool,
+    /// Users who follow the topic; `None` for the broadcast topic, which all follow.
+    pub followers: Option<u64>,
+    /// Devices that are done with it and with everything before it.
+    pub devices_acked: u64,
+}
+
+/// A follower's device, and whether it is done with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowerState {
+    /// The user.
+    pub user: Name,
+    /// Each device of the user.
+    pub devices: Vec<(Name, bool)>,
+}
+
+impl Store {
+    /// Changes what a user follows, and the lists of followers with it. The limit, if it would be exceeded.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn follow(&self, request: FollowRequest<'_>) -> Result<Result<FollowChange, u64>, StoreError> {
+        let reply: redis::Value = self.call(&topics::follow(self.keys(), request)).await?;
+        let mut change = match topics::followed(Value::from(&reply))? {
+            Ok(change) => change,
+            Err(limit) => return Ok(Err(limit)),
+        };
+        // What was followed before may be missing in the lists if somebody died in between: a repetition mends that.
+        let listed = FollowChange {
+            added: request.follow.to_vec(),
+            removed: if request.replace { change.removed.clone() } else { request.unfollow.to_vec() },
+            devices: std::mem::take(&mut change.devices),
+        };
+        if !(listed.added.is_empty() && listed.removed.is_empty()) {
+            let mut count = 0;
+            let replies = self.shared().send(|commands: &mut Commands| {
+                topics::reindex(commands, self.keys(), request.user, &listed);
+                count = commands.len();
+            });
+            for reply in replies.await?.reader() {
+                replies::check(reply)?;
+            }
+        }
+        change.devices = listed.devices;
+        Ok(Ok(change))
+    }
+
+    /// What a user follows, with since when, Unix ms; in the order of their names.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn followed(&self, user: &Name) -> Result<Vec<(Name, u64)>, StoreError> {
+        let reply: redis::Value = self.query(redis::cmd("HGETALL").arg(self.keys().name(Key::Topics(user)))).await?;
+        let mut followed = topics::follows(Value::from(&reply), Value::Nil)?.topics;
+        followed.sort();
+        Ok(followed)
+    }
+
+    /// A page of a topic's followers, in no order. As with `SCAN`, a page may hold more or fewer than asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn followers(&self, topic: &Topic, cursor: u64, count: usize) -> Result<NamesPage, StoreError> {
+        let mut scan = redis::cmd("SSCAN");
+        scan.arg(self.keys().name(Key::Followers(topic))).arg(cursor).arg("COUNT").arg(count);
+        let (next, users): (u64, Vec<String>) = self.query(&scan).await?;
+        let users = users.iter().filter_map(|user| Name::parse(user).ok()).collect();
+        Ok((users, (next != 0).then(|| next.to_string())))
+    }
+
+    /// What became of a topic's message.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn topic_receipt(&self, topic: &Topic, id: EntryId) -> Result<TopicReceipt, StoreError> {
+        let keys = self.keys();
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XRANGE").arg(keys.name(Key::Log(topic))).arg(id.to_string()).arg(id.to_string());
+        pipeline.cmd("SCARD").arg(keys.name(Key::Followers(topic)));
+        pipeline.cmd("ZCOUNT").arg(keys.name(Key::Cursors(topic))).arg(cursor_score(id)).arg("+inf");
+        let (entries, followers, devices_acked): (redis::Value, u64, u64) =
+            self.rare().await?.pipeline(&pipeline).await?;
+        let exists = !replies::entries(Value::from(&entries))?.is_empty();
+        let followers = (*topic != Topic::Broadcast).then_some(followers);
+        Ok(TopicReceipt { exists, followers, devices_acked })
+    }
+
+    /// Whether the devices of these users are done with a topic's message.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn follower_states(
+        &self,
+        topic: &Topic,
+        id: EntryId,
+        users: Vec<Name>,
+    ) -> Result<Vec<FollowerState>, StoreError> {
+        let (keys, mut states) = (self.keys(), Vec::with_capacity(users.len()));
+        for user in users {
+            let devices: Vec<String> = self.query(redis::cmd("HKEYS").arg(keys.name(Key::Devices(&user)))).await?;
+            let devices: Vec<Name> = devices.iter().filter_map(|device| Name::parse(device).ok()).collect();
+            if devices.is_empty() {
+                states.push(FollowerState { user, devices: Vec::new() });
+                continue;
+            }
+            let mut scores = redis::cmd("ZMSCORE");
+            scores.arg(keys.name(Key::Cursors(topic)));
+            for device in &devices {
+                scores.arg(KeySpace::cursor_member(&user, device));
+            }
+            let scores: Vec<Option<f64>> = self.query(&scores).await?;
+            let acked = scores.iter().map(|score| score.is_some_and(|score| score >= cursor_score(id) as f64));
+            states.push(FollowerState { user, devices: devices.into_iter().zip(acked).collect() });
+        }
+        Ok(states)
+    }
+
+    /// Up to `count` messages of a topic after an entry.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn topic_page(
+        &self,
+        topic: &Topic,
+        after: EntryId,
+        count: usize,
+    ) -> Result<Vec<Entry<Vec<u8>>>, StoreError> {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(self.keys().name(Key::Log(topic))).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+        let reply: redis::Value = self.query(&range).await?;
+        let owned = |(field, value): (&[u8], &[u8])| (field.to_vec(), value.to_vec());
+        let entries = replies::entries(Value::from(&reply))?.into_iter();
+        let entries = entries.map(|Entry { id, fields }| Entry { id, fields: fields.into_iter().map(owned).collect() });
+        Ok(entries.collect())
+    }
+}

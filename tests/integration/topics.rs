@@ -1,0 +1,269 @@
+//! Topics and broadcasts over real processes: one append, any number of followers, each with a durable cursor.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, Token, eventually};
+
+async fn cluster(nodes: usize, options: NodeOptions) -> (Redis, Vec<Node>) {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut started = Vec::new();
+    for _ in 0..nodes {
+        started.push(Node::start(&redis, options.clone()).await);
+    }
+    (redis, started)
+}
+
+fn confirming() -> ConnectOptions {
+    ConnectOptions { confirm: true, ..ConnectOptions::default() }
+}
+
+fn allowed(user: &str, topics: Value) -> ConnectOptions {
+    ConnectOptions { token: Some(Token::of(user).claim("topics", topics).encode()), ..confirming() }
+}
+
+async fn follow(node: &Node, topic: &str, user: &str) {
+    let (status, answer) = node.call(reqwest::Method::PUT, &format!("/v1/topics/{topic}/followers/{user}"), None).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+async fn publish(node: &Node, path: &str, data: &str) -> String {
+    let (status, answer) = node.post(path, &json!({ "data": data })).await;
+    assert_eq!(status, 201, "{answer}");
+    answer["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn one_append_reaches_every_follower_on_every_node() {
+    let (_redis, nodes) = cluster(2, NodeOptions::default()).await;
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        let user = format!("user-{number}");
+        follow(&nodes[0], "news", &user).await;
+        clients.push(Client::connect(&nodes[number % 2], &user, "web-1", confirming()).await);
+    }
+    let id = publish(&nodes[1], "/v1/topics/news/messages", "hello").await;
+    assert!(id.starts_with("news/"), "{id}");
+    for client in &mut clients {
+        let message = client.next_message().await;
+        assert_eq!((&message.id, message.topic.as_deref(), message.attempt), (&id, Some("news"), 1));
+        assert_eq!(message.text(), "hello");
+        client.ack_confirmed(&[&id]).await;
+    }
+    let (status, receipt) = nodes[0].get(&format!("/v1/topics/news/messages/{}", &id["news/".len()..])).await;
+    assert_eq!((status, &receipt["followers"], &receipt["devices_acked"]), (200, &json!(6), &json!(6)));
+}
+
+#[tokio::test]
+async fn a_follower_that_was_offline_catches_up_from_its_cursor_on_another_node() {
+    let (_redis, nodes) = cluster(2, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(client.next_message().await.id, first);
+    client.ack_confirmed(&[&first]).await;
+    client.reset();
+    let mut missed = Vec::new();
+    for number in 0..200 {
+        missed.push(publish(&nodes[0], "/v1/topics/news/messages", &number.to_string()).await);
+    }
+    let options = ConnectOptions { window: Some(8), ..confirming() };
+    let mut client = Client::connect(&nodes[1], "alice", "web-1", options).await;
+    for id in &missed {
+        let message = client.next_message().await;
+        assert_eq!((&message.id, message.attempt), (id, 1), "in order, nothing twice, nothing left out");
+        client.ack(&[id]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_ack_out_of_order_skips_nothing_that_is_not_acked() {
+    let (_redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let mut ids = Vec::new();
+    for number in 0..4 {
+        ids.push(publish(&nodes[0], "/v1/topics/news/messages", &number.to_string()).await);
+        client.next_message().await;
+    }
+    client.ack_confirmed(&ids[..1]).await;
+    client.ack(&ids[2..]).await;
+    client.round_trip().await;
+    assert!(client.take_frame("acked").is_none(), "what lies behind an unacked message is not confirmed");
+    client.close().await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let seen: Vec<String> = client.next_messages(3).await.into_iter().map(|message| message.id).collect();
+    assert_eq!(seen, ids[1..]);
+    client.ack(&[&ids[2], &ids[1], &ids[3]]).await;
+    let mut confirmed = Vec::new();
+    while confirmed.len() < 3 {
+        let acked = client.expect_frame("acked").await;
+        confirmed.extend(acked["ids"].as_array().expect("ids").clone());
+    }
+}
+
+#[tokio::test]
+async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
+    let (redis, nodes) = cluster(2, NodeOptions::default()).await;
+    let mut web = Client::connect(&nodes[0], "alice", "web-1", allowed("alice", json!(["room.*"]))).await;
+    let mut phone = Client::connect(&nodes[1], "alice", "phone-1", confirming()).await;
+    web.send(json!({ "type": "follow", "topics": ["room.1", "secret"], "ref": "a" })).await;
+    let error = web.expect_frame("error").await;
+    assert_eq!((&error["code"], &error["ref"]), (&json!("forbidden"), &json!("a")));
+    web.send(json!({ "type": "follow", "topics": ["room.1"], "ref": "b" })).await;
+    let followed = web.expect_frame("followed").await;
+    assert_eq!((&followed["topics"], &followed["ref"]), (&json!(["room.1"]), &json!("b")));
+    let id = publish(&nodes[0], "/v1/topics/room.1/messages", "in").await;
+    assert_eq!(web.next_message().await.id, id);
+    assert_eq!(phone.next_message().await.id, id, "a follow is the user's, live on all devices");
+    web.ack_confirmed(&[&id]).await;
+    let (_, list) = nodes[0].get("/v1/topics/room.1/followers").await;
+    assert_eq!(list["items"], json!([{ "user": "alice" }]));
+
+    web.send(json!({ "type": "unfollow", "topics": ["room.1"] })).await;
+    web.expect_frame("unfollowed").await;
+    eventually("the list of followers is empty", async || {
+        (nodes[0].get("/v1/topics/room.1/followers").await.1["items"] == json!([])).then_some(())
+    })
+    .await;
+    publish(&nodes[0], "/v1/topics/room.1/messages", "out").await;
+    redis.publish("alice", "marker").await;
+    let seen = web.messages_until("marker").await;
+    assert_eq!(seen.len(), 1, "nothing more of the room: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_broadcast_reaches_every_device_those_that_are_offline_later_and_new_ones_never() {
+    let (redis, nodes) = cluster(2, NodeOptions::default()).await;
+    let mut here = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let away = Client::connect(&nodes[1], "bob", "web-1", confirming()).await;
+    away.close().await;
+    let id = publish(&nodes[0], "/v1/broadcast", "to all").await;
+    assert!(id.starts_with("*/"), "{id}");
+    assert_eq!(here.next_message().await.id, id);
+    here.ack_confirmed(&[&id]).await;
+    let mut back = Client::connect(&nodes[0], "bob", "web-1", confirming()).await;
+    let message = back.next_message().await;
+    assert_eq!((&message.id, message.topic.as_deref()), (&id, Some("*")));
+    let mut new = Client::connect(&nodes[0], "carol", "web-1", confirming()).await;
+    redis.publish("carol", "marker").await;
+    assert_eq!(new.messages_until("marker").await.len(), 1, "a new device begins at the end");
+    let later = publish(&nodes[1], "/v1/broadcast", "again").await;
+    for client in [&mut here, &mut back, &mut new] {
+        assert_eq!(client.next_message().await.id, later);
+    }
+}
+
+#[tokio::test]
+async fn what_retention_took_from_a_follower_is_told_by_a_gap() {
+    let options = NodeOptions::default().set("topic_length_max", "5").set("janitor_pause", "100ms");
+    let (redis, nodes) = cluster(1, options).await;
+    follow(&nodes[0], "news", "alice").await;
+    let client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    client.close().await;
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        ids.push(publish(&nodes[0], "/v1/topics/news/messages", &number.to_string()).await);
+    }
+    eventually("the log is trimmed", async || {
+        (redis.query::<u64>(&["XLEN", "homing:topic:{news}:log"]).await == 5).then_some(())
+    })
+    .await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let seen: Vec<String> = client.next_messages(5).await.into_iter().map(|message| message.id).collect();
+    assert_eq!(seen, ids[15..]);
+    let gap = client.expect_frame("gap").await;
+    assert_eq!(gap["reason"], json!("retention"));
+}
+
+#[tokio::test]
+async fn a_busy_topic_does_not_starve_the_inbox_nor_the_inbox_a_topic() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    for window in [1, 4] {
+        let device = format!("web-{window}");
+        Client::connect(&nodes[0], "alice", &device, confirming()).await.close().await;
+    }
+    redis.publish_all("alice", (0..40).map(|number| format!("i{number}"))).await;
+    for number in 0..40 {
+        publish(&nodes[0], "/v1/topics/news/messages", &format!("t{number}")).await;
+    }
+    for window in [1, 4] {
+        let options = ConnectOptions { window: Some(window), ..ConnectOptions::default() };
+        let mut client = Client::connect(&nodes[0], "alice", &format!("web-{window}"), options).await;
+        let mut of_topic = 0;
+        for _ in 0..40 {
+            let message = client.next_message().await;
+            of_topic += usize::from(message.topic.is_some());
+            client.ack(&[&message.id]).await;
+        }
+        assert!((5..=35).contains(&of_topic), "window {window}: {of_topic} of 40 were the topic's");
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_crash_before_cursors_were_written_repeats_and_loses_nothing() {
+    let options = NodeOptions::default().set("cursor_flush", "60s");
+    let (redis, mut nodes) = cluster(2, options).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", ConnectOptions::default()).await;
+    let ids: Vec<String> = {
+        let mut ids = Vec::new();
+        for number in 0..3 {
+            ids.push(publish(&nodes[1], "/v1/topics/news/messages", &number.to_string()).await);
+        }
+        ids
+    };
+    client.next_messages(3).await;
+    client.ack(&ids).await;
+    client.round_trip().await;
+    nodes[0].kill9();
+    drop(client);
+    let mut client = Client::connect(&nodes[1], "alice", "web-1", confirming()).await;
+    let seen: Vec<String> = client.next_messages(3).await.into_iter().map(|message| message.id).collect();
+    assert_eq!(seen, ids);
+    client.ack_confirmed(&ids).await;
+    client.close().await;
+    let mut client = Client::connect(&nodes[1], "alice", "web-1", confirming()).await;
+    redis.publish("alice", "marker").await;
+    assert_eq!(client.messages_until("marker").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_unacked_message_of_a_topic_comes_again_with_a_higher_attempt() {
+    let (_redis, nodes) = cluster(1, NodeOptions::default().set("ack_timeout", "200ms")).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let id = publish(&nodes[0], "/v1/topics/news/messages", "x").await;
+    for attempt in 1..=3 {
+        let message = client.next_message().await;
+        assert_eq!((&message.id, message.attempt), (&id, attempt));
+    }
+    client.ack_confirmed(&[&id]).await;
+}
+
+#[tokio::test]
+async fn bad_requests_about_topics_say_what_is_wrong() {
+    let (_redis, nodes) = cluster(1, NodeOptions::default().set("topics_per_user", "2")).await;
+    let node = &nodes[0];
+    let put = async |path: &str| node.call(reqwest::Method::PUT, path, None).await;
+    assert_eq!(put("/v1/topics/a%20b/followers/alice").await.1["code"], "bad_name");
+    assert_eq!(put("/v1/topics/*/followers/alice").await.1["code"], "bad_name");
+    for topic in ["a", "b", "b"] {
+        assert_eq!(put(&format!("/v1/topics/{topic}/followers/alice")).await.0, 200);
+    }
+    let (status, problem) = put("/v1/topics/c/followers/alice").await;
+    assert_eq!((status, &problem["code"], &problem["limit"]["value"]), (413, &json!("too_many"), &json!(2)));
+    let replaced = json!({ "topics": ["c"] });
+    let (status, answer) = node.call(reqwest::Method::PUT, "/v1/users/alice/topics", Some(&replaced)).await;
+    assert_eq!((status, &answer["topics"][0]["topic"]), (200, &json!("c")));
+    let (_, results) = node.post("/v1/topics/messages", &json!({ "topics": ["c", "a b"], "data": 1 })).await;
+    assert_eq!((&results["results"][0]["status"], &results["results"][1]["code"]), (&json!(201), &json!("bad_name")));
+    let (_, results) =
+        node.post("/v1/topics/c/followers", &json!({ "add": ["bob", "x y"], "remove": ["alice"] })).await;
+    let codes: Vec<&Value> = (0..3).map(|index| &results["results"][index]["status"]).collect();
+    assert_eq!(codes, [&json!(200), &json!(400), &json!(200)], "{results}");
+    let mut client = Client::connect(node, "alice", "web-1", confirming()).await;
+    client.send(json!({ "type": "follow", "topics": ["x"] })).await;
+    assert_eq!(client.expect_frame("error").await["code"], "forbidden", "the token names no topics");
+}
