@@ -32,8 +32,12 @@ pub(super) struct CursorGroup {
 /// What sessions want to be written, gathered while a pipeline is put together.
 #[derive(Debug, Default)]
 pub(super) struct CursorWrites {
-    groups: HashMap<(Topic, bool), Vec<(SessionKey, EntryId, String)>>,
+    /// By topic, and whether they must go back.
+    groups: HashMap<(Topic, bool), Vec<CursorWrite>>,
 }
+
+/// A session's cursor, and what stands for its device.
+type CursorWrite = (SessionKey, EntryId, String);
 
 impl CursorWrites {
     /// Adds a session's cursor.

@@ -176,7 +176,7 @@ mod tests {
         for index in 0..3 {
             assert_eq!(feeds.follow(&topic, SessionKey::of(index)), None);
         }
-        assert_eq!(std::mem::take(&mut feeds.added), [topic.clone()]);
+        assert_eq!(std::mem::take(&mut feeds.added), std::slice::from_ref(&topic));
         feeds.wake("news");
         assert_eq!(feeds.take_wishes(), []);
         feeds.subscribed(&topic);

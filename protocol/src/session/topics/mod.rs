@@ -12,6 +12,8 @@ mod cursor;
 mod deliver;
 mod follow;
 mod outstanding;
+#[cfg(test)]
+mod tests;
 
 use super::wire::{Command, Now};
 use super::{Attach, Session};
