@@ -8,7 +8,7 @@ use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
 use homing_protocol::session::{
-    AckBatch, Attachment, Command, Confirmation, Failure, Now, Open, Reply, Session, SessionConfig,
+    AckBatch, Attachment, Command, Confirmation, Failure, Now, Open, Reply, Session, SessionConfig, Terms,
 };
 
 use super::cursor::Cursor;
@@ -94,7 +94,7 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
         user: Name::default_device(),
         device: Name::default_device(),
         connect: Connect { confirm: true, ..Connect::default() },
-        expires_at_ms: u64::MAX,
+        terms: Terms::until(u64::MAX),
         primary: 1,
     };
     let mut session = Session::new(now, Arc::new(config), open);
@@ -112,7 +112,7 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
             start: EntryId::MIN,
             gap: None,
             length: 1,
-            took_over: false,
+            ..Attachment::default()
         };
         for command in commands {
             session.handle_reply(

@@ -60,7 +60,7 @@ impl Inbox {
                 Reply::Done
             }
             Command::Sweep { .. } => {
-                Reply::Swept { pending: self.summary(), owned: true, generation: Some(self.generation) }
+                Reply::Swept { pending: self.summary(), owned: true, generation: Some(self.generation), dismissed: None }
             }
             Command::Claim { ids } => self.claim(ids),
             Command::ReadPending { after, count } => self.read_pending(*after, *count),
@@ -81,7 +81,7 @@ impl Inbox {
             start: EntryId::MIN,
             gap: self.gap.clone(),
             length: self.entries.len() as u64,
-            took_over: false,
+            ..Attachment::default()
         }
     }
 

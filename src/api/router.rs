@@ -15,7 +15,7 @@ use super::budget::BodyBudget;
 use super::health::{self, AdminState, Health};
 use super::host::{self, HostPolicy};
 use super::problem::Problem;
-use super::{batch, messages, users};
+use super::{batch, disconnect, messages, presence, users};
 use crate::auth::ApiKeys;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -106,6 +106,11 @@ fn producer_routes(state: ApiState) -> Router {
             "/v1/users/{user}/devices/{device}",
             delete(counted!("DELETE /v1/users/{user}/devices/{device}", users::remove_device)),
         )
+        .route(
+            "/v1/users/{user}/disconnect",
+            post(counted!("POST /v1/users/{user}/disconnect", disconnect::disconnect)),
+        )
+        .route("/v1/presence", get(counted!("GET /v1/presence", presence::show)))
         .with_state(Arc::new(state))
 }
 

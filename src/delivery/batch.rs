@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use super::link::ClientId;
 use super::pipeline::{self, Target};
+use super::presence::Step;
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
@@ -38,6 +39,8 @@ pub(super) enum Order {
     Release { user: Name, device: Name },
     /// Publish a control message to an owner.
     Tell { owner: String, message: String },
+    /// Announce who is online.
+    Presence(Box<Step>),
 }
 
 enum Item {
@@ -170,6 +173,7 @@ impl Shard {
                     let target = Target { user, device };
                     pipeline::encode_release(pipeline, keys, &self.identity, target, 0, 0, false);
                 }
+                Order::Presence(step) => step.encode(pipeline, keys, &self.identity, &self.limits),
                 Order::Tell { owner, message } => {
                     pipeline.command(3).arg("PUBLISH").arg(keys.control_channel(owner)).arg(message);
                 }
@@ -203,8 +207,9 @@ impl Shard {
                             own.for_each(drop);
                         }
                         Item::Order(order, replies) => {
-                            let first = values.by_ref().take(replies).next().unwrap_or(Value::Nil);
-                            values.by_ref().take(replies.saturating_sub(1)).for_each(drop);
+                            let mut own = values.by_ref().take(replies);
+                            let first = own.next().unwrap_or(Value::Nil);
+                            own.for_each(drop);
                             self.complete_order(order, first, now);
                         }
                     }
@@ -234,6 +239,10 @@ impl Shard {
         values: impl Iterator<Item = Value<'a>>,
         now: Now,
     ) {
+        let mut values = values.peekable();
+        if matches!(command, Command::Touch { .. }) && values.peek() == Some(&Value::Int(pipeline::TOUCH_CAME_BACK)) {
+            self.note_return(key);
+        }
         match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(reply) => {
                 if let Reply::NewRead(entries) = &reply {
@@ -243,6 +252,7 @@ impl Shard {
                     && let Ok(attachment) = outcome.as_ref()
                 {
                     self.take_over(key, attachment, now);
+                    self.note_arrival(key, attachment);
                 }
                 self.reply(key, command, reply, now);
             }
@@ -288,7 +298,10 @@ impl Shard {
         let value = match replies::check(value) {
             Ok(value) => value,
             Err(error) => {
-                if matches!(&order, Order::LoadFunctions) {
+                if let Order::Presence(step) = order {
+                    self.note_error(&error);
+                    self.put_off(*step, now);
+                } else if matches!(&order, Order::LoadFunctions) {
                     // Another node was faster.
                     debug!(%error, "functions were not loaded");
                 } else {
@@ -308,6 +321,7 @@ impl Shard {
                 }
             }
             Order::Probe => self.probe.sent(now.mono_ms),
+            Order::Presence(step) => self.complete_step(*step, value, now),
             Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } => {}
         }
     }
@@ -322,6 +336,7 @@ impl Shard {
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}
+            Order::Presence(step) => self.put_off(*step, now),
             Order::Release { .. } | Order::Tell { .. } if self.deferred.len() >= DEFERRED_MAX => {}
             Order::Release { .. } | Order::Tell { .. } => self.deferred.push(order),
         }

@@ -104,6 +104,7 @@ impl Shard {
             self.confirm(user, now);
         }
         self.lose_hints(now);
+        self.register_announcer();
         tokio::spawn(refresh(self.store.clone()));
         info!(sessions = self.sessions.len(), primary, "connected to Redis");
     }

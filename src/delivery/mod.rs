@@ -18,6 +18,7 @@ pub mod nodes;
 mod observe;
 pub mod outlet;
 mod pipeline;
+pub mod presence;
 mod probe;
 mod queue;
 pub mod readiness;

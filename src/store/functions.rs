@@ -14,6 +14,8 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
     include_str!("../../migrations/0001_functions/18_lock.lua"),
+    include_str!("../../migrations/0001_functions/20_disconnect.lua"),
+    include_str!("../../migrations/0001_functions/21_look.lua"),
 );
 
 /// The library's name in Redis.
@@ -50,6 +52,10 @@ pub enum Function {
     Lock,
     /// Gives a lock back.
     Unlock,
+    /// Ends sessions of a user.
+    Disconnect,
+    /// Asks whether an announced device is gone.
+    Look,
 }
 
 impl Function {
@@ -71,6 +77,8 @@ impl Function {
             Self::Recover => "homing_1_recover",
             Self::Lock => "homing_1_lock",
             Self::Unlock => "homing_1_unlock",
+            Self::Disconnect => "homing_1_disconnect",
+            Self::Look => "homing_1_look",
         }
     }
 

@@ -12,7 +12,7 @@ use crate::code::ErrorCode;
 use crate::frame::{ClientFrame, Incoming};
 use crate::id::EntryId;
 use crate::name::Name;
-use crate::session::{Now, Open, Session, SessionConfig};
+use crate::session::{Now, Open, Session, SessionConfig, Terms};
 
 /// Unix time at which every test begins.
 pub const BEGIN_UNIX_MS: u64 = 1_700_000_000_000;
@@ -31,6 +31,8 @@ pub struct Pair {
     pub config: Arc<SessionConfig>,
     /// When tokens expire, Unix ms.
     pub expires_at_ms: u64,
+    /// When tokens were issued, Unix seconds.
+    pub issued_at_s: Option<u64>,
 }
 
 /// DESIGN.md's defaults.
@@ -61,6 +63,7 @@ impl Pair {
             starts: 0,
             config: Arc::new(defaults()),
             expires_at_ms: BEGIN_UNIX_MS + 365 * 24 * 60 * 60 * 1_000,
+            issued_at_s: None,
         }
     }
 
@@ -94,7 +97,8 @@ impl Pair {
         let user = Name::parse("alice").expect("a valid name");
         let device_name = Name::parse(device).expect("a valid name");
         let primary = self.nodes[node].primary();
-        let open = Open { user, device: device_name, connect: *connect, expires_at_ms: self.expires_at_ms, primary };
+        let terms = Terms { issued_at_s: self.issued_at_s, ..Terms::until(self.expires_at_ms) };
+        let open = Open { user, device: device_name, connect: *connect, terms, primary };
         let session = Session::new(self.world.now, self.config.clone(), open);
         let connection = self.world.connections.len();
         self.world.connections.push(Connection::new(node, 0));
@@ -140,6 +144,12 @@ impl Pair {
 
     /// The client sent a token, and the driver has checked it.
     pub fn renew(&mut self, connection: usize, outcome: Result<u64, &str>) {
+        let terms = outcome.map(Terms::until);
+        self.renew_with(connection, terms);
+    }
+
+    /// The same with all that the token says.
+    pub fn renew_with(&mut self, connection: usize, outcome: Result<Terms, &str>) {
         let Connection { node, key, .. } = self.world.connections[connection];
         let outcome = outcome.map_err(|message| (ErrorCode::Unauthorized, message.to_owned()));
         self.nodes[node].with(&mut self.world, key, |session, now, actions| {
