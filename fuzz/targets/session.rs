@@ -191,7 +191,12 @@ impl Run {
                 3 => self.session.handle_unavailable(&mut actions),
                 4 => self.session.handle_disconnected(),
                 5 => self.session.handle_sign_of_life(self.now, &mut actions),
-                6 => self.session.handle_renewal(self.now, Ok(Terms::until(self.now.unix_ms + 1_000_000)), None, &mut actions),
+                6 => self.session.handle_renewal(
+                    self.now,
+                    Ok(Terms::until(self.now.unix_ms + 1_000_000)),
+                    None,
+                    &mut actions,
+                ),
                 _ => {
                     let refused = Err((ErrorCode::Unauthorized, "no".to_owned()));
                     self.session.handle_renewal(self.now, refused, None, &mut actions);

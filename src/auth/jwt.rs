@@ -219,7 +219,11 @@ impl TokenVerifier {
         let JwtAlgorithm::Hs256 = config.algorithm;
         let held =
             |secret: JwtSecret| HeldSecret { kid: secret.kid, key: DecodingKey::from_secret(secret.secret.expose()) };
-        Self { secrets: config.secrets.into_iter().map(held).collect(), audience: config.audience.map(Arc::from), devices_max: u32::MAX }
+        Self {
+            secrets: config.secrets.into_iter().map(held).collect(),
+            audience: config.audience.map(Arc::from),
+            devices_max: u32::MAX,
+        }
     }
 
     /// The same, refusing tokens that allow more sessions than a user can have devices.

@@ -45,7 +45,16 @@ fn a_token_that_was_signed_here_is_accepted() {
     let first = secret(Some("k1"), FIRST);
     let token = grant.sign(&first).unwrap();
     let claims = verifier(vec![first]).verify(&token, NOW).unwrap();
-    assert_eq!(claims, Claims { user, device: Some(device), expires_at_ms: (NOW + 60) * 1_000, issued_at_s: Some(NOW), sessions: None });
+    assert_eq!(
+        claims,
+        Claims {
+            user,
+            device: Some(device),
+            expires_at_ms: (NOW + 60) * 1_000,
+            issued_at_s: Some(NOW),
+            sessions: None
+        }
+    );
 }
 
 #[test]

@@ -163,9 +163,7 @@ impl Redis {
             Command::Touch { .. } if self.has(Fault::TouchDoesNotClaim) => Reply::Done,
             Command::Touch { generation } => {
                 let record = self.devices.get_mut(device).filter(|record| record.generation == *generation);
-                if let Some(record) =
-                    record.filter(|record| record.owner.is_empty() && record.dismissed.is_none())
-                {
+                if let Some(record) = record.filter(|record| record.owner.is_empty() && record.dismissed.is_none()) {
                     caller.owner.clone_into(&mut record.owner);
                     record.struck.clear();
                 }

@@ -24,8 +24,8 @@ use crate::telemetry::names;
 
 /// Time between two looks at who is dead.
 const TURN: Duration = Duration::from_secs(1);
-/// Time after which the lock of a node that died falls to another: as long as its death takes to be noticed.
-const LOCK_EXPIRY: Duration = Duration::from_secs(6);
+/// Turns without a renewal after which the lock falls to another node, at least.
+const LOCK_TURNS: u32 = 3;
 /// Devices of one page: less than a millisecond of Redis's time.
 const PAGE_DEVICES: usize = 64;
 /// Pause after each page, so that a node with 100,000 devices is not announced as one burst.
@@ -37,6 +37,8 @@ pub struct Orphans {
     nodes: Nodes,
     holding: Holding,
     grace: Duration,
+    /// For which nothing was heard of a node that is judged dead.
+    silence: Duration,
     length_max: u64,
     /// Dead owners whose devices are being waited for, and until when.
     waiting: HashMap<String, Instant>,
@@ -54,12 +56,14 @@ impl Orphans {
     /// `None` if presence is not announced.
     #[must_use]
     pub fn new(store: Store, nodes: Nodes, limits: &Limits) -> Option<Self> {
-        let holding = Holding::of(store.clone(), Lock::Presence, LOCK_EXPIRY);
+        // By the time that the holder's death is noticed, another node has the lock.
+        let holding = Holding::of(store.clone(), Lock::Presence, limits.node_dead_after.max(TURN * LOCK_TURNS));
         (limits.presence_length > 0).then(|| Self {
             store,
             nodes,
             holding,
             grace: limits.presence_grace,
+            silence: limits.node_dead_after,
             length_max: limits.presence_length,
             waiting: HashMap::new(),
             failing: false,
@@ -166,16 +170,13 @@ impl Orphans {
                 continue;
             };
             let mut look = Function::Look.call(&[&keys.name(Key::Devices(&user))]);
-            look.arg(device.as_str()).arg(owner).arg(period).arg(millis(self.grace)).arg("1");
+            look.arg(device.as_str()).arg(owner).arg(period).arg(millis(self.grace)).arg(millis(self.silence));
             looks.add_command(look);
             looked.push((text, period, user, device));
         }
         let mut connection = self.store.shared().clone();
-        let findings: Vec<RedisResult<redis::Value>> = if looked.is_empty() {
-            Vec::new()
-        } else {
-            looks.ignore_errors().query_async(&mut connection).await?
-        };
+        let findings: Vec<RedisResult<redis::Value>> =
+            if looked.is_empty() { Vec::new() } else { looks.ignore_errors().query_async(&mut connection).await? };
         let mut entries = Vec::new();
         for ((text, period, user, device), finding) in looked.into_iter().zip(findings) {
             let finding = match finding.map_err(StoreError::from) {
