@@ -182,7 +182,7 @@ impl Run {
             _ => match cursor.below(8) {
                 0 => self.session.handle_superseded(generation + u64::from(cursor.byte() % 2), &mut actions),
                 // By the time, since another draw would change what every seed of the corpus means.
-                1 if self.now.mono_ms % 2 > 0 => {
+                1 if !self.now.mono_ms.is_multiple_of(2) => {
                     let dismissal = Dismissal::Kicked(Box::from("\"why\""));
                     self.session.handle_dismissed(generation, dismissal, &mut actions);
                 }

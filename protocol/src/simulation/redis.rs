@@ -337,7 +337,8 @@ impl Redis {
         let Some(pending) = self.summary(device) else { return Reply::Failed(Failure::NoGroup) };
         let blind = matches!(self.fault, Some(Fault::NoSweep | Fault::DeafToReleases)).then_some(expected).flatten();
         let owned = self.devices.get(device).is_none_or(|record| record.owner == caller.owner);
-        let dismissed = self.devices.get(device).and_then(|record| record.dismissed.clone());
+        let seen = self.devices.get(device).filter(|_| self.fault != Some(Fault::DismissalUnseen));
+        let dismissed = seen.and_then(|record| record.dismissed.clone());
         Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device), owned, dismissed }
     }
 

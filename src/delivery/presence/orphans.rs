@@ -40,9 +40,17 @@ pub struct Orphans {
     /// For which nothing was heard of a node that is judged dead.
     silence: Duration,
     length_max: u64,
-    /// Dead owners whose devices are being waited for, and until when.
-    waiting: HashMap<String, Instant>,
+    /// Dead owners that have devices in their index.
+    dead: HashMap<String, Death>,
     failing: bool,
+}
+
+/// A dead owner.
+#[derive(Clone, Copy)]
+struct Death {
+    noticed: Instant,
+    /// When its index is walked through again.
+    next: Instant,
 }
 
 /// What a walk through an index left.
@@ -65,7 +73,7 @@ impl Orphans {
             grace: limits.presence_grace,
             silence: limits.node_dead_after,
             length_max: limits.presence_length,
-            waiting: HashMap::new(),
+            dead: HashMap::new(),
             failing: false,
         })
     }
@@ -100,14 +108,16 @@ impl Orphans {
 
     async fn turn(&mut self) -> Result<(), StoreError> {
         if !self.holding.hold().await? {
-            self.waiting.clear();
+            self.dead.clear();
             return Ok(());
         }
-        let dead = self.dead_owners().await?;
-        self.waiting.retain(|owner, _| dead.contains(owner));
-        for owner in dead {
-            if self.waiting.get(&owner).is_none_or(|until| *until <= Instant::now()) {
-                self.visit(owner).await?;
+        let owners = self.dead_owners().await?;
+        self.dead.retain(|owner, _| owners.contains(owner));
+        let now = Instant::now();
+        for owner in owners {
+            let death = *self.dead.entry(owner.clone()).or_insert(Death { noticed: now, next: now });
+            if death.next <= Instant::now() {
+                self.visit(owner, death).await?;
             }
         }
         Ok(())
@@ -124,7 +134,7 @@ impl Orphans {
     }
 
     /// Walks through the index of a dead owner.
-    async fn visit(&mut self, owner: String) -> Result<(), StoreError> {
+    async fn visit(&mut self, owner: String, death: Death) -> Result<(), StoreError> {
         let index = self.store.keys().name(Key::Online(&owner));
         let mut left = Left::default();
         let mut cursor = 0_u64;
@@ -133,7 +143,8 @@ impl Orphans {
             scan.arg(&index).arg(cursor).arg("COUNT").arg(PAGE_DEVICES);
             let (next, fields): (u64, Vec<(String, String)>) = self.store.query(&scan).await?;
             for page in fields.chunks(PAGE_DEVICES) {
-                self.look(&owner, &index, page, &mut left).await?;
+                let silence = self.silence + death.noticed.elapsed();
+                self.look((&owner, silence), &index, page, &mut left).await?;
                 sleep(PAGE_PAUSE).await;
                 // A long walk must not let the lock go to another node; and the dead may have woken up.
                 if !self.holding.hold().await? || !self.dead_owners().await?.contains(&owner) {
@@ -146,16 +157,16 @@ impl Orphans {
             }
         }
         match left.wait {
-            Some(wait) => drop(self.waiting.insert(owner, Instant::now() + wait)),
+            Some(wait) => drop(self.dead.insert(owner, Death { next: Instant::now() + wait, ..death })),
             None => self.forget_if_empty(&owner, &index).await?,
         }
         Ok(())
     }
 
-    /// Looks at some devices of a dead owner, and announces those that are gone.
+    /// Looks at some devices of a dead owner, which has been silent for some time, and announces those that are gone.
     async fn look(
         &self,
-        owner: &str,
+        (owner, silence): (&str, Duration),
         index: &str,
         page: &[(String, String)],
         left: &mut Left,
@@ -170,7 +181,7 @@ impl Orphans {
                 continue;
             };
             let mut look = Function::Look.call(&[&keys.name(Key::Devices(&user))]);
-            look.arg(device.as_str()).arg(owner).arg(period).arg(millis(self.grace)).arg(millis(self.silence));
+            look.arg(device.as_str()).arg(owner).arg(period).arg(millis(self.grace)).arg(millis(silence));
             looks.add_command(look);
             looked.push((text, period, user, device));
         }
