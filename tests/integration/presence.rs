@@ -1,5 +1,6 @@
 //! Presence events: a login is announced once, an absence after the grace time, whichever nodes live.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::harness::wait::eventually_within;
@@ -197,6 +198,100 @@ async fn an_announcement_that_redis_refused_is_written_later_and_in_order() {
     assert!(events(&redis).await.is_empty());
     redis.config_set("maxmemory", "0").await;
     expect_events(&redis, &["online alice/web", "offline alice/web"]).await;
+}
+
+/// Who is online, as a consumer sees it that follows the documented rule: an event of a lower generation than the highest
+/// one of its device is late.
+async fn online(redis: &Redis) -> BTreeSet<String> {
+    let entries: Vec<(String, Vec<String>)> = redis.query(&["XRANGE", "homing:presence", "-", "+"]).await;
+    let mut seen: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    for (_, fields) in entries {
+        let generation = fields[9].parse().expect("a number");
+        let state = seen.entry(format!("{}/{}", fields[3], fields[5])).or_default();
+        if generation >= state.0 {
+            *state = (generation, fields[1] == "online");
+        }
+    }
+    seen.into_iter().filter(|(_, (_, online))| *online).map(|(device, _)| device).collect()
+}
+
+// Devices come, move, leave without a word, while nodes are killed and connections to Redis break.
+#[tokio::test]
+async fn in_the_end_the_events_say_who_is_connected_whatever_happened() {
+    const DEVICES: usize = 24;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        nodes.push(Node::start(&redis, quick().set("presence_grace", "300ms").set("janitor_pause", "1s")).await);
+    }
+    let mut clients: Vec<Option<(usize, Client)>> = (0..DEVICES).map(|_| None).collect();
+    for round in 0..8 {
+        for step in 0..60 {
+            let (device, node) = (random.usize(..DEVICES), random.usize(..nodes.len()));
+            match random.u8(..4) {
+                0 => {
+                    if let Some((_, client)) = clients[device].take() {
+                        client.close().await;
+                    }
+                }
+                1 => {
+                    if let Some((_, client)) = clients[device].take() {
+                        client.reset();
+                    }
+                }
+                _ => {
+                    let (user, name) = (format!("user-{}", device / 2), format!("d-{}", device % 2));
+                    // A node whose connection to Redis just broke may refuse; then the device is where it was.
+                    let options = ConnectOptions::default();
+                    if let Ok(client) = Client::try_connect(nodes[node].address(), &user, &name, options).await {
+                        clients[device] = Some((node, client));
+                    }
+                }
+            }
+            if step == 30 && round % 3 == 1 {
+                let _: u64 = redis.query(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+            }
+        }
+        if round % 2 == 0 {
+            let killed = random.usize(..nodes.len());
+            nodes[killed].kill9();
+            nodes[killed].launch_again();
+            nodes[killed].wait_ready().await;
+            for client in &mut clients {
+                client.take_if(|(node, _)| *node == killed);
+            }
+        }
+    }
+    // Whoever was superseded or lost its node is not connected any more, whatever it believes.
+    let mut connected = BTreeSet::new();
+    for (device, client) in clients.iter_mut().enumerate() {
+        if let Some((_, client)) = client {
+            client.round_trip().await;
+            connected.insert(format!("user-{}/d-{}", device / 2, device % 2));
+        }
+    }
+    assert!(!connected.is_empty() && connected.len() < DEVICES, "seed {seed}: {connected:?}");
+    let mut seen = BTreeSet::new();
+    let what = format!("seed {seed}: the events say that {connected:?} are online");
+    eventually_within(Duration::from_secs(60), &what, async || {
+        seen = online(&redis).await;
+        (seen == connected).then_some(())
+    })
+    .await;
+    // And the indexes hold just them: what would be announced if all nodes died now.
+    eventually("the indexes name who is connected, once each", async || {
+        let mut named = Vec::new();
+        for key in redis.query::<Vec<String>>(&["KEYS", "homing:online:*"]).await {
+            named.extend(redis.query::<Vec<String>>(&["HKEYS", &key]).await);
+        }
+        named.sort();
+        let expected: Vec<String> = connected.iter().map(|device| device.replace('/', " ")).collect();
+        (named == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
