@@ -11,7 +11,7 @@ use homing_protocol::frame::{ClientFrame, Incoming, MessagesFrame};
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
-use homing_protocol::session::{Action, Attachment, Command, Now, Open, Reply, Session, SessionConfig};
+use homing_protocol::session::{Action, Attachment, Command, Now, Open, Reply, Session, SessionConfig, Terms};
 use homing_protocol::topic::TopicPatterns;
 
 /// A hot path: its name, and how it is made ready to run any number of times.
@@ -135,8 +135,8 @@ fn live(now: Now, confirm: bool) -> Session {
     };
     let name = |text| Name::parse(text).expect("a valid name");
     let (user, device) = (name("alice"), name("web-1"));
-    let open =
-        Open { user, device, connect: *connect, expires_at_ms: u64::MAX, primary: 1, topics: TopicPatterns::default() };
+    let (terms, topics) = (Terms::until(u64::MAX), TopicPatterns::default());
+    let open = Open { user, device, connect: *connect, terms, primary: 1, topics };
     let mut session = Session::new(now, Arc::new(session_config()), open);
     session.handle_subscribed();
     let mut driver = Driver::default();
@@ -170,7 +170,7 @@ impl Driver {
                     start: EntryId::MIN,
                     gap: None,
                     length: 0,
-                    took_over: false,
+                    ..Attachment::default()
                 }))),
                 Command::ReadPending { .. } => Reply::PendingRead(Vec::new()),
                 Command::ReadNew { .. } => Reply::NewRead(entries.to_vec()),

@@ -8,7 +8,7 @@ use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
 use homing_protocol::session::{
-    AckBatch, Attachment, Command, Confirmation, Failure, Now, Open, Reply, Session, SessionConfig,
+    AckBatch, Attachment, Command, Confirmation, Failure, Now, Open, Reply, Session, SessionConfig, Terms,
 };
 use homing_protocol::topic::TopicPatterns;
 
@@ -97,7 +97,7 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
         user: Name::default_device(),
         device: Name::default_device(),
         connect: Connect { confirm: true, ..Connect::default() },
-        expires_at_ms: u64::MAX,
+        terms: Terms::until(u64::MAX),
         primary: 1,
         topics: TopicPatterns::default(),
     };
@@ -116,7 +116,7 @@ fn opened(cursor: &mut Cursor<'_>) -> Session {
             start: EntryId::MIN,
             gap: None,
             length: 1,
-            took_over: false,
+            ..Attachment::default()
         };
         for command in commands {
             session.handle_reply(

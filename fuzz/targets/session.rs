@@ -8,7 +8,9 @@ use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::{ClientFrame, Connect, FrameError, Gap, GapReason, Incoming};
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
-use homing_protocol::session::{Action, Command, Failure, Now, Open, Reply, Session, SessionConfig, Urgency};
+use homing_protocol::session::{
+    Action, Command, Dismissal, Failure, Now, Open, Reply, Session, SessionConfig, Terms, Urgency,
+};
 use homing_protocol::topic::TopicPatterns;
 use serde::Deserialize;
 use serde_json::json;
@@ -129,7 +131,7 @@ impl Run {
             user: Name::default_device(),
             device: Name::default_device(),
             connect,
-            expires_at_ms: now.unix_ms + 10_000_000,
+            terms: Terms::until(now.unix_ms + 10_000_000),
             primary: 1,
             topics: TopicPatterns::default(),
         };
@@ -183,12 +185,22 @@ impl Run {
             }
             _ => match cursor.below(8) {
                 0 => self.session.handle_superseded(generation + u64::from(cursor.byte() % 2), &mut actions),
+                // By the time, since another draw would change what every seed of the corpus means.
+                1 if !self.now.mono_ms.is_multiple_of(2) => {
+                    let dismissal = Dismissal::Kicked(Box::from("\"why\""));
+                    self.session.handle_dismissed(generation, dismissal, &mut actions);
+                }
                 1 => self.session.handle_removed(generation, &mut actions),
                 2 => self.session.handle_drain(1_000, &mut actions),
                 3 => self.session.handle_unavailable(&mut actions),
                 4 => self.session.handle_disconnected(),
                 5 => self.session.handle_sign_of_life(self.now, &mut actions),
-                6 => self.session.handle_renewal(self.now, Ok(self.now.unix_ms + 1_000_000), None, &mut actions),
+                6 => self.session.handle_renewal(
+                    self.now,
+                    Ok(Terms::until(self.now.unix_ms + 1_000_000)),
+                    None,
+                    &mut actions,
+                ),
                 _ => {
                     let refused = Err((ErrorCode::Unauthorized, "no".to_owned()));
                     self.session.handle_renewal(self.now, refused, None, &mut actions);
@@ -223,7 +235,7 @@ impl Run {
         match incoming {
             Ok(Incoming { reference, frame: ClientFrame::Auth(_) }) => {
                 self.references.extend(reference.iter().map(ToString::to_string));
-                let outcome = Ok(self.now.unix_ms + 1_000_000);
+                let outcome = Ok(Terms::until(self.now.unix_ms + 1_000_000));
                 self.session.handle_renewal(self.now, outcome, reference, &mut actions);
             }
             incoming => {

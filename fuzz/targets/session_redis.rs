@@ -59,9 +59,12 @@ impl Inbox {
                 self.gap.take_if(|gap| gap.id == *id);
                 Reply::Done
             }
-            Command::Sweep { .. } => {
-                Reply::Swept { pending: self.summary(), owned: true, generation: Some(self.generation) }
-            }
+            Command::Sweep { .. } => Reply::Swept {
+                pending: self.summary(),
+                owned: true,
+                generation: Some(self.generation),
+                dismissed: None,
+            },
             Command::Claim { ids } => self.claim(ids),
             Command::ReadPending { after, count } => self.read_pending(*after, *count),
             Command::ReadNew { count } => self.read_new(*count),
@@ -82,7 +85,7 @@ impl Inbox {
             start: EntryId::MIN,
             gap: self.gap.clone(),
             length: self.entries.len() as u64,
-            took_over: false,
+            ..Attachment::default()
         }
     }
 

@@ -106,6 +106,10 @@ fn expected(header: &[u8], claims: &[u8], audience: Option<&str>) -> Option<Clai
         Some(Value::Array(many)) => many.iter().map(|one| one.as_str().map(str::to_owned)).collect::<Option<_>>()?,
         Some(_) => return None,
     };
+    let sessions = match claims.get("sessions") {
+        None => None,
+        Some(sessions) => Some(u32::try_from(sessions.as_u64()?).ok()?),
+    };
     let (expires, not_before, issued) = (seconds("exp")??, seconds("nbf")?, seconds("iat")?);
     let is_now = [not_before, issued].iter().all(|time| time.is_none_or(|time| time <= NOW_S + LEEWAY_S));
     let is_for_us = audience.is_none_or(|wanted| audiences.iter().any(|audience| audience == wanted));
@@ -118,7 +122,9 @@ fn expected(header: &[u8], claims: &[u8], audience: Option<&str>) -> Option<Clai
         Some(_) => return None,
     };
     let topics = TopicPatterns::parse(&topics).ok()?;
-    Some(Claims { user: name("sub")??, device: name("device")?, expires_at_ms: expires.saturating_mul(1_000), topics })
+    let expires_at_ms = expires.saturating_mul(1_000);
+    let (user, device) = (name("sub")??, name("device")?);
+    Some(Claims { user, device, expires_at_ms, topics, issued_at_s: issued, sessions })
 }
 
 /// A token of which one character is another is no token of ours.

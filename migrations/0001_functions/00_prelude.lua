@@ -14,9 +14,19 @@
 --   epoch           text        primary epoch at the last attach
 --   dropped         number      messages that were dropped before this device acked them, ever
 --   gap             object      {id, reason, count}, until the client acks its id
--- Field "#incarnation" holds the inbox incarnation; '#' cannot stand in a device's name.
+--   since_ms        number      when this generation attached, Unix ms
+--   dismissed       object      {kind, reason}: somebody else ended the session of this generation. Until the next
+--                               attach: the session must neither claim its device back nor attach again by itself
+--   struck          text        the owner that was judged dead; it is the owner again when it wakes up, unless it was
+--                               dismissed meanwhile
+--   announced       text        generation with which the device came online, as long as presence counts it as online
+--   announcer       text        the owner that announces it, and keeps it in its index of online devices
+-- Fields that begin with '#', which cannot stand in a device's name:
+--   "#incarnation"    the inbox incarnation
+--   "#refuse_before"  Unix seconds: tokens that were issued until then are refused
 
 local INCARNATION = '#incarnation'
+local REFUSE_BEFORE = '#refuse_before'
 
 -- Redis's clock: Unix microseconds, exact in a Lua number until the year 2255.
 local function now_us()
@@ -30,6 +40,10 @@ end
 
 local function whole(number)
   return string.format('%.0f', number)
+end
+
+local function is_device(field)
+  return string.byte(field) ~= 35
 end
 
 local function load_device(devices, device)
@@ -47,7 +61,7 @@ local function all_devices(devices)
   local flat = redis.call('HGETALL', devices)
   local records, count = {}, 0
   for i = 1, #flat, 2 do
-    if flat[i] ~= INCARNATION then
+    if is_device(flat[i]) then
       records[flat[i]] = cjson.decode(flat[i + 1])
       count = count + 1
     end
@@ -122,6 +136,17 @@ local function tell(channels, owner, message)
   if owner and owner ~= '' then redis.call('PUBLISH', channels .. owner, cjson.encode(message)) end
 end
 
+-- Ends a device's session: the record says why, however late the session looks, and its owner is told.
+local function dismiss(devices, channels, user, device, record, kind, reason)
+  local owner = record.owner ~= '' and record.owner or record.struck
+  record.owner, record.struck = '', nil
+  record.last_seen_ms = now_ms()
+  record.dismissed = { kind = kind, reason = reason }
+  save_device(devices, device, record)
+  tell(channels, owner,
+    { kind = kind, user = user, device = device, generation = record.generation, reason = reason })
+end
+
 local function open_gap(record, reason, count)
   local before = 0
   if record.gap then before = record.gap.count end
@@ -134,7 +159,7 @@ local function trim_acknowledged(inbox, devices)
   local groups = groups_of(inbox)
   if next(groups) == nil then return 0 end
   for _, device in ipairs(redis.call('HKEYS', devices)) do
-    if device ~= INCARNATION and not groups[device] then return 0 end
+    if is_device(device) and not groups[device] then return 0 end
   end
   local keep = nil
   for name, group in pairs(groups) do

@@ -1,29 +1,62 @@
 -- homing_1_attach: makes a session the owner of its device.
 --   KEYS  1 inbox  2 devices
 --   ARGV  1 JSON {user, device, channels, owner, node, nonce, instance, seq, from, epoch, primary, mode, generation,
---           devices_max, replace_after_ms}
+--           devices_max, replace_after_ms, sessions_max, issued_at_s, presence}
+--         sessions_max: devices of the user that may be connected at once, 0 for any number.
+--         issued_at_s: of the token, -1 if it does not say. presence: whether somebody announces who is online.
 --         mode "connect": a client connected. "again": the primary epoch changed under a live session.
 --         "repair": a live session found its group missing; only if the record still has its generation.
 --   reply {"ok", generation, created 0|1, incarnation, pending or -1, last delivered id, start id, gap JSON or "",
---           inbox length, now in Unix ms, 1 if it took over from another session else 0}
+--           inbox length, now in Unix ms, 1 if it took over from another session else 0, Unix seconds until which
+--           tokens are refused or 0, generation with which the device came online or 0, the owner that announced that
+--           until now or ""}
+--         {"refused"}                 the token is one of those that are refused
+--         {"dismissed", generation, kind, reason}   somebody else ended this very session
 --         {"stale", generation}       a later connection of the same client object is already attached
 --         {"superseded", generation}  repair: another session owns the device
 --         {"removed"}                 repair: the device is not known any more
 --         {"too_many"}                the user has devices_max devices and none may be replaced
+-- Of the user's other devices that are connected, those attached longest ago are dismissed when they are too many.
 -- A function because the group's start depends on who else follows the inbox, and because a generation, its owner and
 -- the word to the previous owner must not be separated: between two commands another node could attach, or trim.
+
+-- Dismisses other devices until at most `limit` are connected, this one included. One that was judged dead goes first:
+-- it may only have been paused, and would be one too many when it wakes up.
+local function replace_others(devices, request, limit)
+  local others = {}
+  for name, other in pairs((all_devices(devices))) do
+    if name ~= request.device and (other.owner ~= '' or other.struck) then
+      others[#others + 1] = { name = name, record = other, dead = other.owner == '' }
+    end
+  end
+  table.sort(others, function(a, b)
+    if a.dead ~= b.dead then return a.dead end
+    return digits_less(a.record.generation, b.record.generation)
+  end)
+  for i = 1, #others - limit + 1 do
+    dismiss(devices, request.channels, request.user, others[i].name, others[i].record, 'replaced', '')
+  end
+end
+
 local function attach(keys, argv)
   local inbox, devices = keys[1], keys[2]
   local request = cjson.decode(argv[1])
   local device = request.device
-  local record = load_device(devices, device)
+  local stored = redis.call('HMGET', devices, device, REFUSE_BEFORE)
+  local record = stored[1] and cjson.decode(stored[1]) or nil
   local known = record ~= nil
+
+  local refuse_before = stored[2] or '0'
+  if refuse_before ~= '0' and (request.issued_at_s or -1) <= tonumber(refuse_before) then return { 'refused' } end
 
   if request.mode == 'repair' then
     if not known then return { 'removed' } end
     if record.generation ~= request.generation then return { 'superseded', record.generation } end
   end
   local repeated = known and record.nonce == request.nonce
+  if repeated and record.dismissed then
+    return { 'dismissed', record.generation, record.dismissed.kind, record.dismissed.reason }
+  end
   -- As digits: cjson would write a number of more than 14 digits rounded, and lock its client out.
   local seq = whole(request.seq)
   if known and not repeated and record.instance == request.instance and digits_less(seq, record.seq) then
@@ -77,6 +110,7 @@ local function attach(keys, argv)
   local previous_owner = record.owner
   if not repeated and request.mode ~= 'repair' then
     record.generation = whole(math.max(tonumber(record.generation) + 1, now))
+    record.since_ms = math.floor(now / 1000)
   end
   local group = groups_of(inbox)[device]
   if made or not record.start then record.start = group.last end
@@ -87,17 +121,26 @@ local function attach(keys, argv)
   record.seq = seq
   record.epoch = request.primary
   record.last_seen_ms = math.floor(now / 1000)
+  record.dismissed, record.struck = nil, nil
+  local announcer = ''
+  if request.presence then
+    if record.announced then announcer = record.announcer else record.announced = record.generation end
+    record.announcer = request.owner
+  end
   save_device(devices, device, record)
 
   if previous_owner ~= request.owner then
     tell(request.channels, previous_owner,
       { kind = 'superseded', user = request.user, device = device, generation = record.generation })
   end
+  local limit = request.sessions_max or 0
+  if limit > 0 then replace_others(devices, request, limit) end
   local pending = -1
   if group.lag then pending = group.pending + group.lag end
   return { 'ok', record.generation, known and 0 or 1, incarnation_of(devices), pending, group.last, record.start,
     record.gap and cjson.encode(record.gap) or '', redis.call('XLEN', inbox), math.floor(now / 1000),
-    previous_owner ~= '' and not repeated and 1 or 0 }
+    previous_owner ~= '' and not repeated and 1 or 0, refuse_before, request.presence and record.announced or '0',
+    announcer }
 end
 
 redis.register_function { function_name = 'homing_1_attach', callback = attach, flags = { 'allow-oom' } }

@@ -20,7 +20,14 @@ local function release(keys, argv)
     save_device(devices, device, record)
     return 'ended'
   end
-  if record.owner == '' then return 'nobody' end
+  if record.owner == '' then
+    -- It was judged dead, and has come to its end all the same: it will not wake up.
+    if ours and ended == '1' and record.struck == owner then
+      record.struck = nil
+      save_device(devices, device, record)
+    end
+    return 'nobody'
+  end
   tell(channels, record.owner, { kind = 'release', user = user, device = device })
   return 'told'
 end

@@ -41,17 +41,26 @@ redis.register_function { function_name = 'homing_1_ack_gap', callback = ack_gap
 
 -- homing_1_touch: a live session refreshes its device's last_seen_ms, and is the owner again if its node was judged
 -- dead while it was paused: without an owner in the record, whoever takes over next would tell nobody.
+-- A session that was dismissed refreshes nothing, and its device stays without an owner.
 --   KEYS  1 devices
 --   ARGV  1 device  2 generation that must still be recorded  3 owner  4 node
---   reply 1 or 0
+--   reply 1, 0, or 2: the device is online again after it was announced as gone, which is to be announced
 -- A function because writing back a record that was read earlier would undo an attach.
 local function touch(keys, argv)
   local record = load_device(keys[1], argv[1])
   if not record or record.generation ~= argv[2] then return 0 end
   record.last_seen_ms = now_ms()
-  if record.owner == '' then record.owner, record.node = argv[3], argv[4] end
+  if record.dismissed then return 0 end
+  local reply = 1
+  if record.owner == '' then
+    record.owner, record.node, record.struck = argv[3], argv[4], nil
+    -- It was announced as gone meanwhile.
+    if record.announcer and not record.announced then
+      record.announced, record.announcer, reply = record.generation, argv[3], 2
+    end
+  end
   save_device(keys[1], argv[1], record)
-  return 1
+  return reply
 end
 
 redis.register_function { function_name = 'homing_1_touch', callback = touch, flags = { 'allow-oom' } }

@@ -1,10 +1,11 @@
 -- homing_1_tend: the janitor's visit to one user: retention, idle devices, an inbox that nobody needs.
 --   KEYS  1 inbox  2 devices
 --   ARGV  1 JSON {user, channels, length_max, age_max_ms, device_idle_ms, alive: {"<node>:<random>": true} or null,
---           page}
+--           page, presence}
 --         alive null: node deaths may not be judged now.
 --   reply {inbox length, pending over all devices, oldest unacknowledged entry id or "", entries removed,
---           drops over all devices, devices expired, 1 if page was used up: call again, now in Unix ms}
+--           drops over all devices, devices expired, 1 if page was used up: call again, now in Unix ms, with presence:
+--           devices whose owner is dead: device, owner, ...}
 -- A function because each drop is counted for each device that had not acknowledged it, exactly once, and because a
 -- device expires only if it is still offline.
 
@@ -61,19 +62,26 @@ local function retain(inbox, request, drops, now)
   return removed, more
 end
 
+-- Returns how many devices expired, and those whose owner is dead with that owner: who announces presence has the
+-- index of that owner's devices, and strikes it; without presence they are struck here.
 local function expire_devices(inbox, devices, request, now)
-  local expired = 0
+  local expired, lost = 0, {}
   for device, record in pairs((all_devices(devices))) do
     if record.owner ~= '' and type(request.alive) == 'table' and not request.alive[string.gsub(record.owner, '%.%d+$', '')] then
-      record.owner = ''
-      save_device(devices, device, record)
+      if request.presence then
+        lost[#lost + 1] = device
+        lost[#lost + 1] = record.owner
+      else
+        record.struck, record.owner = record.owner, ''
+        save_device(devices, device, record)
+      end
     end
     if record.owner == '' and now / 1000 - record.last_seen_ms > request.device_idle_ms then
       remove_device(inbox, devices, request.channels, request.user, device, record)
       expired = expired + 1
     end
   end
-  return expired
+  return expired, lost
 end
 
 -- Writes what was dropped into the devices' records and tells their owners.
@@ -92,14 +100,30 @@ local function report_drops(devices, request, drops)
   return total
 end
 
+-- Deletes the hash of a user of whom nothing is known: no device, and no tokens that are still refused.
+local function forget_empty(devices)
+  local fields = redis.call('HKEYS', devices)
+  for _, field in ipairs(fields) do
+    if field ~= INCARNATION then return end
+  end
+  redis.call('DEL', devices)
+end
+
+-- Tokens are expected to live shorter than 30 days: a refusal that is older concerns none any more.
+local REFUSAL_KEPT_S = 30 * 24 * 60 * 60
+
 local function tend(keys, argv)
   local inbox, devices = keys[1], keys[2]
   local request = cjson.decode(argv[1])
   local now = now_us()
+  local refuse_before = redis.call('HGET', devices, REFUSE_BEFORE)
+  if refuse_before and now / 1000000 - tonumber(refuse_before) > REFUSAL_KEPT_S then
+    redis.call('HDEL', devices, REFUSE_BEFORE)
+  end
   local drops, removed, more = {}, 0, 0
   if redis.call('EXISTS', inbox) == 1 then removed, more = retain(inbox, request, drops, now) end
   local dropped = report_drops(devices, request, drops)
-  local expired = expire_devices(inbox, devices, request, now)
+  local expired, lost = expire_devices(inbox, devices, request, now)
   if more == 0 then removed = removed + trim_acknowledged(inbox, devices) end
 
   local length = redis.call('XLEN', inbox)
@@ -119,9 +143,9 @@ local function tend(keys, argv)
     end
   elseif next(groups) == nil then
     redis.call('DEL', inbox)
-    if redis.call('HLEN', devices) == 1 and incarnation_of(devices) ~= '0' then redis.call('DEL', devices) end
+    forget_empty(devices)
   end
-  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000) }
+  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000), lost }
 end
 
 redis.register_function { function_name = 'homing_1_tend', callback = tend, flags = { 'allow-oom' } }

@@ -33,8 +33,12 @@ pub enum ErrorCode {
     RateLimited,
     /// Another connection of this device took over.
     Superseded,
-    /// The device was deleted, or the session was ended by an operator.
+    /// The device was deleted.
     Removed,
+    /// Another device of the user connected, and no more may be connected at once.
+    Replaced,
+    /// The session was ended by its operator.
+    Kicked,
     /// Nothing was heard from the client for too long.
     Silent,
     /// The node is draining.
@@ -65,7 +69,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Malformed,
         Self::UnknownType,
         Self::UnexpectedFrame,
@@ -82,6 +86,8 @@ impl ErrorCode {
         Self::RateLimited,
         Self::Superseded,
         Self::Removed,
+        Self::Replaced,
+        Self::Kicked,
         Self::Silent,
         Self::Draining,
         Self::NotFound,
@@ -117,6 +123,8 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::Superseded => "superseded",
             Self::Removed => "removed",
+            Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
             Self::Silent => "silent",
             Self::Draining => "draining",
             Self::NotFound => "not_found",

@@ -281,6 +281,8 @@ async fn without_a_key_that_has_the_scope_nothing_is_answered() {
         (Method::GET, "/v1/users/alice/messages"),
         (Method::DELETE, "/v1/users/alice"),
         (Method::DELETE, "/v1/users/alice/devices/web-1"),
+        (Method::POST, "/v1/users/alice/disconnect"),
+        (Method::GET, "/v1/presence?users=alice"),
     ];
     let unauthorized =
         ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer wrong", &format!("Bearer {ALL}x"), ALL, "Bearer é"];

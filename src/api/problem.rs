@@ -77,11 +77,11 @@ fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::BadValue
         | ErrorCode::UnknownSubprotocol => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
-        ErrorCode::Forbidden | ErrorCode::TooManyDevices => StatusCode::FORBIDDEN,
+        ErrorCode::Forbidden | ErrorCode::TooManyDevices | ErrorCode::Kicked => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::ConnectTimeout | ErrorCode::Silent => StatusCode::REQUEST_TIMEOUT,
-        ErrorCode::InboxUnusable | ErrorCode::Superseded => StatusCode::CONFLICT,
+        ErrorCode::InboxUnusable | ErrorCode::Superseded | ErrorCode::Replaced => StatusCode::CONFLICT,
         ErrorCode::Removed => StatusCode::GONE,
         ErrorCode::TooBig | ErrorCode::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -15,7 +15,7 @@ use super::budget::BodyBudget;
 use super::health::{self, AdminState, Health};
 use super::host::{self, HostPolicy};
 use super::problem::Problem;
-use super::{batch, follows, messages, topics, users};
+use super::{batch, disconnect, follows, messages, presence, topics, users};
 use crate::auth::ApiKeys;
 use crate::publish::Publisher;
 use crate::store::Store;
@@ -108,6 +108,11 @@ fn producer_routes(state: ApiState) -> Router {
             "/v1/users/{user}/devices/{device}",
             delete(counted!("DELETE /v1/users/{user}/devices/{device}", users::remove_device)),
         )
+        .route(
+            "/v1/users/{user}/disconnect",
+            post(counted!("POST /v1/users/{user}/disconnect", disconnect::disconnect)),
+        )
+        .route("/v1/presence", get(counted!("GET /v1/presence", presence::show)))
         .with_state(Arc::new(state))
 }
 

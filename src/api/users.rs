@@ -26,6 +26,8 @@ struct DeviceAnswer<'a> {
     online: bool,
     /// The node that holds the session, or held the last one.
     node: &'a str,
+    /// When the session attached; `null` when offline.
+    connected_since_ms: Option<u64>,
     generation: u64,
     first_seen_ms: u64,
     last_seen_ms: u64,
@@ -63,6 +65,7 @@ fn device_answer(view: &DeviceView, now_ms: u64) -> DeviceAnswer<'_> {
         device: &view.device,
         online: view.online,
         node: &record.node,
+        connected_since_ms: view.online.then_some(record.since_ms as u64),
         generation: record.generation.parse().unwrap_or_default(),
         first_seen_ms: record.first_seen_ms as u64,
         last_seen_ms: record.last_seen_ms as u64,

@@ -85,6 +85,10 @@ pub struct Claims {
     pub expires_at_ms: u64,
     /// Topics that the client may follow and leave by itself; none unless the token says so.
     pub topics: TopicPatterns,
+    /// When it was issued, in Unix seconds.
+    pub issued_at_s: Option<u64>,
+    /// Devices of the user that may be connected at once, 0 for any number; as many as the node says if it is missing.
+    pub sessions: Option<u32>,
 }
 
 /// Why a token is refused.
@@ -151,6 +155,13 @@ struct TokenClaims {
     device: Option<String>,
     #[serde(default)]
     topics: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
+    sessions: Option<u32>,
+}
+
+/// A claim that must not be `null`, which would read as if it were missing.
+fn present<'a, D: serde::Deserializer<'a>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    u32::deserialize(deserializer).map(Some)
 }
 
 /// A NumericDate (RFC 7519, section 2): a JSON number, which may have a fraction. Texts are refused.
@@ -203,6 +214,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error
 pub struct TokenVerifier {
     secrets: Arc<[HeldSecret]>,
     audience: Option<Arc<str>>,
+    devices_max: u32,
 }
 
 struct HeldSecret {
@@ -218,7 +230,17 @@ impl TokenVerifier {
         let JwtAlgorithm::Hs256 = config.algorithm;
         let held =
             |secret: JwtSecret| HeldSecret { kid: secret.kid, key: DecodingKey::from_secret(secret.secret.expose()) };
-        Self { secrets: config.secrets.into_iter().map(held).collect(), audience: config.audience.map(Arc::from) }
+        Self {
+            secrets: config.secrets.into_iter().map(held).collect(),
+            audience: config.audience.map(Arc::from),
+            devices_max: u32::MAX,
+        }
+    }
+
+    /// The same, refusing tokens that allow more sessions than a user can have devices.
+    #[must_use]
+    pub fn with_devices_max(self, devices_max: u32) -> Self {
+        Self { devices_max, ..self }
     }
 
     /// What the token says, if it is valid at `now_unix_s`.
@@ -271,11 +293,23 @@ impl TokenVerifier {
                 return Err(TokenError::NotYet(claim));
             }
         }
+        if let Some(sessions) = claims.sessions.filter(|sessions| *sessions > self.devices_max) {
+            let bound = self.devices_max;
+            let reason = format!("'sessions' is {sessions}; it must be 0 to {bound} (devices_max)");
+            return Err(TokenError::Claims(reason));
+        }
         if claims.exp.0 <= now_s {
             return Err(TokenError::Expired);
         }
         let topics = TopicPatterns::parse(&claims.topics).map_err(TokenError::Topics)?;
-        Ok(Claims { user, device, expires_at_ms: claims.exp.0.saturating_mul(1_000), topics })
+        Ok(Claims {
+            user,
+            device,
+            expires_at_ms: claims.exp.0.saturating_mul(1_000),
+            issued_at_s: claims.iat.map(|issued_at| issued_at.0),
+            sessions: claims.sessions,
+            topics,
+        })
     }
 }
 

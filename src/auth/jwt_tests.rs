@@ -54,7 +54,14 @@ fn a_token_that_was_signed_here_is_accepted() {
     let claims = verifier(vec![first]).verify(&token, NOW).unwrap();
     assert_eq!(
         claims,
-        Claims { user, device: Some(device), expires_at_ms: (NOW + 60) * 1_000, topics: TopicPatterns::default() }
+        Claims {
+            user,
+            device: Some(device),
+            expires_at_ms: (NOW + 60) * 1_000,
+            issued_at_s: Some(NOW),
+            sessions: None,
+            topics: TopicPatterns::default(),
+        }
     );
 }
 
@@ -110,6 +117,18 @@ fn an_expired_token_is_told_apart_from_an_invalid_one() {
 }
 
 #[test]
+fn a_token_allows_no_more_sessions_than_a_user_can_have_devices() {
+    let verifier = verifier(vec![secret(None, FIRST)]).with_devices_max(20);
+    let outcome =
+        |sessions: u64| verifier.verify(&signed(&json!({"sub": "alice", "exp": NOW + 60, "sessions": sessions})), NOW);
+    for sessions in [0, 1, 20] {
+        assert_eq!(outcome(sessions.into()).unwrap().sessions, Some(sessions));
+    }
+    let text = outcome(21).unwrap_err().to_string();
+    assert_eq!(text, "the token's claims are not usable: 'sessions' is 21; it must be 0 to 20 (devices_max)");
+}
+
+#[test]
 fn claims_of_an_odd_type_are_refused_and_not_skipped() {
     let later = NOW + 60;
     for claims in [
@@ -123,6 +142,10 @@ fn claims_of_an_odd_type_are_refused_and_not_skipped() {
         json!({"sub": "alice", "exp": later, "iat": {}}),
         json!({"sub": "alice", "exp": later, "device": 7}),
         json!({"sub": "alice", "exp": later, "aud": 7}),
+        json!({"sub": "alice", "exp": later, "sessions": "1"}),
+        json!({"sub": "alice", "exp": later, "sessions": 1.0}),
+        json!({"sub": "alice", "exp": later, "sessions": -1}),
+        json!({"sub": "alice", "exp": later, "sessions": null}),
         json!({"sub": 7, "exp": later}),
         json!({"exp": later}),
         json!(["alice", later, null, null, null, null]),

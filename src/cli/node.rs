@@ -20,6 +20,7 @@ use crate::config::ServeConfig;
 use crate::delivery::Stop;
 use crate::delivery::janitor::{Janitor, OVERFULL_USERS_MAX};
 use crate::delivery::nodes::Nodes;
+use crate::delivery::presence::orphans::Orphans;
 use crate::delivery::readiness::Readiness;
 use crate::store::Store;
 use crate::telemetry::{Recorder, names};
@@ -58,7 +59,7 @@ pub(super) async fn run(
         nodes: nodes.clone(),
         readiness: readiness.clone(),
         health: Arc::new(NodeHealth::new(readiness.clone(), clock, shards)),
-        verifier: TokenVerifier::new(config.jwt.clone()),
+        verifier: TokenVerifier::new(config.jwt.clone()).with_devices_max(config.limits.devices_max),
         keys: ApiKeys::new(config.api_keys.clone()),
         slots: Slots::new(config.sessions_max),
         connections: Slots::new(config.sessions_max + SIDE_CONNECTIONS_MAX),
@@ -91,6 +92,9 @@ pub(super) async fn run(
         let (nodes, ending) = (nodes.clone(), ending.clone());
         async move { nodes.run(ending).await }
     });
+    if let Some(orphans) = Orphans::new(store.clone(), nodes.clone(), &config.limits) {
+        side.push(tokio::spawn(orphans.run(closing.clone())));
+    }
     let janitor = Janitor::new(store.clone(), nodes, &config.limits, overfull_users);
     side.push(tokio::spawn(janitor.run(closing)));
 

@@ -154,6 +154,8 @@ limit_options! {
     bodies_bytes_max: ByteSize, "HOMING_BODIES_BYTES_MAX", ByteSize(BATCH_BYTES_MAX), kib(16 * 1024 * 1024);
     /// Devices per user.
     devices_max: u32, "HOMING_DEVICES_MAX", 1, 1_000;
+    /// Devices of a user that may be connected at once, unless the token says otherwise; 0 for any number.
+    sessions_per_user: u32, "HOMING_SESSIONS_PER_USER", 0, 1_000;
     /// Time offline after which a device may be replaced by one more than `devices_max`.
     device_replace_after: Span, "HOMING_DEVICE_REPLACE_AFTER", seconds(1), days(3_650);
     /// Time offline after which a device is forgotten.
@@ -174,6 +176,10 @@ limit_options! {
     topic_age_max: Span, "HOMING_TOPIC_AGE_MAX", seconds(1), days(3_650);
     /// Longest that acks of topics' messages wait to be written together with others.
     cursor_flush: Span, "HOMING_CURSOR_FLUSH", ms(0), seconds(60);
+    /// Presence events that are kept, about; 0: presence is not announced.
+    presence_length: u64, "HOMING_PRESENCE_LENGTH", 0, 100_000_000;
+    /// Time without a session after which a device is announced as offline.
+    presence_grace: Span, "HOMING_PRESENCE_GRACE", ms(100), seconds(3_600);
     /// Time between two passes of the janitor over all users.
     janitor_pause: Span, "HOMING_JANITOR_PAUSE", ms(100), days(1);
     /// Time between two heartbeats of a node.
@@ -217,6 +223,11 @@ impl LimitOptions {
             "in_flight_bytes_max",
             limits.in_flight_bytes_max >= limits.payload_bytes_max,
             "payload_bytes_max, or the largest message could never be delivered",
+        )?;
+        at_least(
+            "devices_max",
+            limits.devices_max >= limits.sessions_per_user,
+            "sessions_per_user, or that many devices could never be connected",
         )?;
         at_least("frames_burst", limits.frames_burst >= limits.frames_per_second, "frames_per_second")?;
         at_least(
@@ -264,6 +275,7 @@ mod tests {
         for options in [
             LimitOptions { ack_timeout: Some(seconds(600)), ..LimitOptions::default() },
             LimitOptions { payload_bytes_max: Some(kib(2 * 1024)), ..LimitOptions::default() },
+            LimitOptions { sessions_per_user: Some(21), ..LimitOptions::default() },
             LimitOptions { frames_per_second: Some(2_000), ..LimitOptions::default() },
             LimitOptions { node_heartbeat: Some(seconds(4)), ..LimitOptions::default() },
             LimitOptions { drain_grace: Some(seconds(10)), ..LimitOptions::default() },

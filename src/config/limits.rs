@@ -31,6 +31,8 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// Devices per user.
     pub devices_max: u32,
+    /// Devices of a user that may be connected at once; 0 for any number.
+    pub sessions_per_user: u32,
     /// Time offline after which a device may be replaced by a new one beyond `devices_max`.
     pub device_replace_after: Duration,
     /// Time offline after which a device is forgotten.
@@ -51,6 +53,10 @@ pub struct Limits {
     pub topic_age_max: Duration,
     /// Longest that the ack of a topic's message waits to be written together with others.
     pub cursor_flush: Duration,
+    /// Entries that the stream of presence events keeps, about; 0: presence is not announced.
+    pub presence_length: u64,
+    /// Time without a session after which a device is announced as offline.
+    pub presence_grace: Duration,
     /// Time between two passes of the janitor over all users.
     pub janitor_pause: Duration,
     /// Time between two heartbeats of a node.
@@ -86,6 +92,7 @@ impl Default for Limits {
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             bodies_bytes_max: 64 * 1024 * 1024,
             devices_max: 20,
+            sessions_per_user: 0,
             device_replace_after: Duration::from_secs(24 * 60 * 60),
             device_idle_max: Duration::from_secs(30 * 24 * 60 * 60),
             frames_per_second: 200,
@@ -96,6 +103,8 @@ impl Default for Limits {
             topic_length_max: 10_000,
             topic_age_max: Duration::from_secs(7 * 24 * 60 * 60),
             cursor_flush: Duration::from_secs(1),
+            presence_length: 100_000,
+            presence_grace: Duration::from_secs(10),
             janitor_pause: Duration::from_secs(60),
             node_heartbeat: Duration::from_secs(2),
             node_dead_after: Duration::from_secs(6),

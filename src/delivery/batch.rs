@@ -10,6 +10,7 @@ use super::fan_out::CursorGroup;
 use super::feeds::Wish;
 use super::link::ClientId;
 use super::pipeline::{self, Target};
+use super::presence::Step;
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
@@ -44,6 +45,8 @@ pub(super) enum Order {
     Feed(Wish),
     /// Bring lists of followers up to date.
     Reindex { user: Name, change: Box<FollowChange> },
+    /// Announce who is online.
+    Presence(Box<Step>),
 }
 
 enum Item {
@@ -190,6 +193,7 @@ impl Shard {
                 }
                 Order::Feed(wish) => Self::encode_wish(keys, pipeline, wish),
                 Order::Reindex { user, change } => topics::reindex(pipeline, keys, user, change),
+                Order::Presence(step) => step.encode(pipeline, keys, &self.identity, &self.limits),
                 Order::Tell { owner, message } => {
                     pipeline.command(3).arg("PUBLISH").arg(keys.control_channel(owner)).arg(message);
                 }
@@ -231,8 +235,9 @@ impl Shard {
                             self.complete_cursors(group, outcome, now);
                         }
                         Item::Order(order, replies) => {
-                            let first = values.by_ref().take(replies).next().unwrap_or(Value::Nil);
-                            values.by_ref().take(replies.saturating_sub(1)).for_each(drop);
+                            let mut own = values.by_ref().take(replies);
+                            let first = own.next().unwrap_or(Value::Nil);
+                            own.for_each(drop);
                             self.complete_order(order, first, now);
                         }
                     }
@@ -263,6 +268,10 @@ impl Shard {
         values: impl Iterator<Item = Value<'a>>,
         now: Now,
     ) {
+        let mut values = values.peekable();
+        if matches!(command, Command::Touch { .. }) && values.peek() == Some(&Value::Int(pipeline::TOUCH_CAME_BACK)) {
+            self.note_return(key);
+        }
         match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(mut reply) => {
                 if let (Reply::TopicRead { head, .. }, Command::ReadTopic { topic, .. }) = (&mut reply, &command) {
@@ -275,6 +284,7 @@ impl Shard {
                     && let Ok(attachment) = outcome.as_ref()
                 {
                     self.take_over(key, attachment, now);
+                    self.note_arrival(key, attachment);
                 }
                 self.reply(key, command, reply, now);
             }
@@ -324,7 +334,10 @@ impl Shard {
         let value = match replies::check(value) {
             Ok(value) => value,
             Err(error) => {
-                if matches!(&order, Order::LoadFunctions) {
+                if let Order::Presence(step) = order {
+                    self.note_error(&error);
+                    self.put_off(*step, now);
+                } else if matches!(&order, Order::LoadFunctions) {
                     // Another node was faster.
                     debug!(%error, "functions were not loaded");
                 } else {
@@ -344,6 +357,7 @@ impl Shard {
                 }
             }
             Order::Probe => self.probe.sent(now.mono_ms),
+            Order::Presence(step) => self.complete_step(*step, value, now),
             Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => {}
             // Handled above.
             Order::Feed(_) => {}
@@ -366,6 +380,7 @@ impl Shard {
             Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. }
                 if self.deferred.len() >= DEFERRED_MAX => {}
             Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => self.deferred.push(order),
+            Order::Presence(step) => self.put_off(*step, now),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Control messages between nodes: what the functions of `migrations/` publish, and what a node tells all others.
 
 use homing_protocol::frame::{Gap, GapReason};
+use homing_protocol::session::Dismissal;
 use serde::{Deserialize, Serialize};
 
 /// A message on a control channel. `generation` is text because it would lose digits as a number in Lua.
@@ -17,8 +18,40 @@ pub(crate) enum Control {
     Gap { user: String, device: String, gap: GapRecord },
     /// The user follows other topics now.
     Topics { user: String },
+    /// The session was replaced by one of another device.
+    Replaced { user: String, device: String, generation: String },
+    /// An operator ended the session.
+    Kicked { user: String, device: String, generation: String, reason: String },
+    /// The session's token is refused now.
+    Refused { user: String, device: String, generation: String },
     /// A node had to restore the notification flags: wake-ups may have been lost everywhere.
     FlagsRestored,
+}
+
+/// Why a device's record says that its session must end.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct DismissalRecord {
+    kind: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl From<DismissalRecord> for Dismissal {
+    /// What a later version may write ends the session as if it were kicked.
+    fn from(record: DismissalRecord) -> Self {
+        match record.kind.as_str() {
+            "replaced" => Self::Replaced,
+            "refused" => Self::TokenRefused,
+            _ => Self::Kicked(record.reason.into()),
+        }
+    }
+}
+
+impl DismissalRecord {
+    /// One whose parts stand apart.
+    pub(crate) fn new(kind: &str, reason: &str) -> Self {
+        Self { kind: kind.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// A gap as it stands in a device's record.

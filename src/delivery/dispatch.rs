@@ -4,7 +4,7 @@ use homing_protocol::close::CloseCode;
 use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::ServerFrame;
 use homing_protocol::name::Name;
-use homing_protocol::session::{Action, Now, Session};
+use homing_protocol::session::{Action, Dismissal, Now, Session};
 use tracing::{debug, warn};
 
 use super::batch::Order;
@@ -76,6 +76,7 @@ impl Shard {
             session,
             outlet,
             nonce: 0,
+            period: 0,
             queued: false,
             coalescing: false,
             looked_at_ms: u64::MAX,
@@ -161,6 +162,15 @@ impl Shard {
                 let generation = generation.parse().unwrap_or(0);
                 self.with_device(&user, &device, now, |session, actions| session.handle_removed(generation, actions));
             }
+            Control::Replaced { user, device, generation } => {
+                self.dismiss(&user, &device, &generation, Dismissal::Replaced, now);
+            }
+            Control::Kicked { user, device, generation, reason } => {
+                self.dismiss(&user, &device, &generation, Dismissal::Kicked(reason.into()), now);
+            }
+            Control::Refused { user, device, generation } => {
+                self.dismiss(&user, &device, &generation, Dismissal::TokenRefused, now);
+            }
             Control::Gap { user, device, gap } => {
                 let gap: homing_protocol::frame::Gap = gap.into();
                 self.with_device(&user, &device, now, |session, actions| {
@@ -168,6 +178,13 @@ impl Shard {
                 });
             }
         }
+    }
+
+    fn dismiss(&mut self, user: &str, device: &str, generation: &str, dismissal: Dismissal, now: Now) {
+        let generation = generation.parse().unwrap_or(0);
+        self.with_device(user, device, now, |session, actions| {
+            session.handle_dismissed(generation, dismissal.clone(), actions);
+        });
     }
 
     /// Does something with each session of a device that has not ended; false if there is none.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::{FrameError, Incoming};
-use homing_protocol::session::Open;
+use homing_protocol::session::{Open, Terms};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,8 +34,8 @@ pub(super) enum Event {
 /// The outcome of an `auth` frame.
 #[derive(Debug)]
 pub struct Renewal {
-    /// The new expiry in Unix ms, or why the token was refused.
-    pub outcome: Result<u64, (ErrorCode, String)>,
+    /// What the token says, or why it was refused.
+    pub outcome: Result<Terms, (ErrorCode, String)>,
     /// The frame's `ref`.
     pub reference: Option<Box<str>>,
 }

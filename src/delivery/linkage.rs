@@ -115,6 +115,7 @@ impl Shard {
             }
         }
         self.lose_hints(now);
+        self.register_announcer();
         tokio::spawn(refresh(self.store.clone()));
         info!(sessions = self.sessions.len(), primary, "connected to Redis");
     }

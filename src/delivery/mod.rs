@@ -20,6 +20,7 @@ pub mod nodes;
 mod observe;
 pub mod outlet;
 mod pipeline;
+pub mod presence;
 mod probe;
 mod queue;
 pub mod readiness;

@@ -4,17 +4,21 @@ use std::borrow::Cow;
 
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
-use homing_protocol::session::{AckBatch, AttachRefusal, AttachRequest, Attachment, Command, Failure, Pending, Reply};
+use homing_protocol::session::{
+    AckBatch, AttachRefusal, AttachRequest, Attachment, Command, Dismissal, Failure, Pending, Reply,
+};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::control::GapRecord;
+use super::control::{DismissalRecord, GapRecord};
 use super::topic_pipeline;
 use crate::store::keys::CONSUMER;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
 use crate::store::{Function, Key, KeySpace, StoreError};
 
+/// What the function `touch` answers when a device is online again that was announced as gone.
+pub(super) const TOUCH_CAME_BACK: i64 = 2;
 /// Rows of the pending list that are looked through for the ids of a claim.
 const CLAIM_PENDING_COUNT: u64 = 2_048;
 
@@ -26,6 +30,10 @@ pub(super) struct Identity {
     /// `<node>:<random per start>.<shard>`.
     pub(super) owner: String,
     pub(super) devices_max: u32,
+    /// Devices of a user that may be connected at once, unless the token says otherwise; 0: any number.
+    pub(super) sessions_max: u32,
+    /// Whether presence is announced.
+    pub(super) presence: bool,
     pub(super) replace_after_ms: u64,
     pub(super) topics_per_user: u32,
 }
@@ -193,6 +201,9 @@ fn attach_json(
         "generation": request.generation.to_string(),
         "devices_max": identity.devices_max,
         "replace_after_ms": identity.replace_after_ms,
+        "sessions_max": request.sessions.unwrap_or(identity.sessions_max),
+        "issued_at_s": request.issued_at_s.map_or(-1, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+        "presence": identity.presence,
     })
     .to_string()
 }
@@ -214,8 +225,9 @@ pub(crate) fn decode<'a>(
             let text = replies::text(next(&mut values))?;
             let record = text.as_deref().map(Record::parse).transpose()?;
             let owned = record.as_ref().is_none_or(|record| record.owner == owner);
-            let generation = record.map(|record| number(&record.generation)).transpose()?;
-            Reply::Swept { pending: Pending { count, first, last }, generation, owned }
+            let generation = record.as_ref().map(|record| number(&record.generation)).transpose()?;
+            let dismissed = record.and_then(|record| record.dismissed).map(Dismissal::from);
+            Reply::Swept { pending: Pending { count, first, last }, generation, owned, dismissed }
         }
         Command::Claim { .. } => {
             let pending = replies::pending_entries(next(&mut values))?;
@@ -279,6 +291,12 @@ fn decode_attach<'a>(
         "ok" => {}
         "stale" => return Ok(Err(AttachRefusal::Stale)),
         "superseded" => return Ok(Err(AttachRefusal::Superseded)),
+        "refused" => return Ok(Err(AttachRefusal::Dismissed(Dismissal::TokenRefused))),
+        "dismissed" => {
+            text()?;
+            let (kind, reason) = (text()?, text()?);
+            return Ok(Err(AttachRefusal::Dismissed(DismissalRecord::new(&kind, &reason).into())));
+        }
         "too_many" => return Ok(Err(AttachRefusal::TooMany)),
         "removed" => {
             let primary = replies::text(next(values))?.and_then(|epoch| epoch.parse().ok());
@@ -299,11 +317,11 @@ fn decode_attach<'a>(
         start: id(&text()?)?,
         gap: GapRecord::parse(&text()?),
         length: number(&text()?)?,
-        took_over: {
-            // Before it stands the time, which nobody asks for.
-            text()?;
-            text()? == "1"
-        },
+        now_ms: number(&text()?)?,
+        took_over: text()? == "1",
+        refuse_before_s: number(&text()?)?,
+        period: number(&text()?)?,
+        announcer: text()?.into(),
     }))
 }
 
@@ -322,6 +340,8 @@ struct Record<'a> {
     generation: Cow<'a, str>,
     #[serde(borrow, default)]
     owner: Cow<'a, str>,
+    #[serde(default)]
+    dismissed: Option<DismissalRecord>,
 }
 
 impl<'a> Record<'a> {

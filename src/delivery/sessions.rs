@@ -30,6 +30,8 @@ pub(super) struct Held {
     pub(super) outlet: Arc<Outlet>,
     /// Number of its attach; 0 before the first.
     pub(super) nonce: u64,
+    /// Generation with which its device came online; 0 if nobody announces that.
+    pub(super) period: u64,
     /// Whether it stands in the queue for the next pipeline.
     pub(super) queued: bool,
     /// Whether it waits for acks to gather.

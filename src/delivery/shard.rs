@@ -25,6 +25,7 @@ use super::hints::Taken;
 use super::link::{ClientId, Link};
 use super::observe::Observer;
 use super::pipeline::Identity;
+use super::presence::Presence;
 use super::probe::Probe;
 use super::queue::Queue;
 use super::readiness::Readiness;
@@ -104,6 +105,7 @@ pub struct Shard {
     pub(super) deferred: Vec<Order>,
     pub(super) deferred_until_ms: u64,
     pub(super) trims: Trims,
+    pub(super) presence: Presence,
     wheel: Wheel<SessionKey>,
     pub(super) actions: Vec<Action>,
     pub(super) commands: Vec<Command>,
@@ -183,8 +185,11 @@ impl Shard {
                 devices_max: limits.devices_max,
                 replace_after_ms: millis(limits.device_replace_after),
                 topics_per_user: limits.topics_per_user,
+                sessions_max: limits.sessions_per_user,
+                presence: limits.presence_length > 0,
             },
             session_config: Arc::new(session_config(&limits)),
+            presence: Presence::default(),
             trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
             wheel: Wheel::new(TICK_MS, config.clock.elapsed().as_millis() as u64),
             control_channel: keys.control_channel(&config.owner),
@@ -256,6 +261,7 @@ impl Shard {
     fn forget(&mut self, key: SessionKey) {
         self.unregister_topics(key);
         let user = self.sessions.get_mut(key).map(|held| held.session.user().clone());
+        self.note_departure(key);
         if self.sessions.remove(key)
             && let Some(user) = user
         {
@@ -270,6 +276,7 @@ impl Shard {
         if pause_ms >= millis(self.limits.node_dead_after) {
             // This process was stopped, and meanwhile judged dead: its sessions claim their records again.
             self.lose_hints(now);
+            self.register_announcer();
         }
         let mut due = Vec::new();
         self.wheel.advance(now.mono_ms, &mut due);
@@ -286,6 +293,7 @@ impl Shard {
         self.tick_link(now);
         self.tick_probe(now);
         self.tick_feeds(now);
+        self.tick_presence(now);
         self.tick_drain(now);
         self.observe_acks();
     }

@@ -14,7 +14,9 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
     include_str!("../../migrations/0001_functions/18_lock.lua"),
-    include_str!("../../migrations/0001_functions/20_topics.lua"),
+    include_str!("../../migrations/0001_functions/20_disconnect.lua"),
+    include_str!("../../migrations/0001_functions/21_look.lua"),
+    include_str!("../../migrations/0001_functions/22_topics.lua"),
 );
 
 /// The library's name in Redis.
@@ -55,6 +57,10 @@ pub enum Function {
     Lock,
     /// Gives a lock back.
     Unlock,
+    /// Ends sessions of a user.
+    Disconnect,
+    /// Asks whether an announced device is gone.
+    Look,
 }
 
 impl Function {
@@ -78,6 +84,8 @@ impl Function {
             Self::TendTopic => "homing_1_tend_topic",
             Self::Lock => "homing_1_lock",
             Self::Unlock => "homing_1_unlock",
+            Self::Disconnect => "homing_1_disconnect",
+            Self::Look => "homing_1_look",
         }
     }
 

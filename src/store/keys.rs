@@ -11,8 +11,8 @@ use homing_protocol::topic::Topic;
 pub enum Key<'a> {
     /// `{U}:inbox`, stream: the user's messages; one consumer group per device, one consumer ([`CONSUMER`]) in each.
     Inbox(&'a Name),
-    /// `{U}:devices`, hash: device → JSON record (see `migrations/0001_functions/00_prelude.lua`), and
-    /// `#incarnation` → the inbox incarnation.
+    /// `{U}:devices`, hash: device → JSON record (see `migrations/0001_functions/00_prelude.lua`), `#incarnation` → the
+    /// inbox incarnation, and `#refuse_before` → Unix seconds until which tokens are refused.
     Devices(&'a Name),
     /// `{U}:once:K`, string: idempotency key K → entry id, for [`ONCE_SECONDS`].
     Once(&'a Name, &'a str),
@@ -32,6 +32,13 @@ pub enum Key<'a> {
     Nodes,
     /// `probe:<node>`, stream of at most one entry: a shard's liveness probe.
     Probe(&'a str),
+    /// `presence`, stream: who came online and went offline; about as many entries as the configuration says.
+    Presence,
+    /// `online`, set: owners (`<node>:<random per start>.<shard>`) that have an index of online devices.
+    Announcers,
+    /// `online:<owner>`, hash: `<user> <device>` → generation with which the device came online, once that was
+    /// announced. What a dead node leaves to be looked at.
+    Online(&'a str),
     /// `epoch`, hash: `epoch`, and the `run_id` and `replid` of the server that it belongs to.
     Epoch,
     /// `schema`, string: number of the last migration that was applied.
@@ -47,14 +54,16 @@ pub enum Lock {
     Migration,
     /// One node runs the janitor at a time.
     Janitor,
+    /// One node announces the absence of dead nodes' devices at a time.
+    Presence,
 }
 
 /// The only consumer of every group: any node can replay a device without taking entries over from another consumer.
 pub const CONSUMER: &str = "c";
 /// How long an idempotency key is remembered.
 pub const ONCE_SECONDS: u64 = 24 * 60 * 60;
-/// The field of the devices hash that is no device.
-pub const INCARNATION_FIELD: &str = "#incarnation";
+/// What fields of the devices hash begin with that are no devices.
+pub const NO_DEVICE: char = '#';
 
 /// Builds and takes apart the names of keys and channels under one prefix, in one Redis database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +130,13 @@ impl KeySpace {
             Key::TopicOnce(topic, key) => format!("{prefix}:topic:{{{topic}}}:once:{key}"),
             Key::Nodes => format!("{prefix}:nodes"),
             Key::Probe(node) => format!("{prefix}:probe:{node}"),
+            Key::Presence => format!("{prefix}:presence"),
+            Key::Announcers => format!("{prefix}:online"),
+            Key::Online(owner) => format!("{prefix}:online:{owner}"),
             Key::Epoch => format!("{prefix}:epoch"),
             Key::Schema => format!("{prefix}:schema"),
             Key::Lock(Lock::Migration) => format!("{prefix}:lock:migration"),
+            Key::Lock(Lock::Presence) => format!("{prefix}:lock:presence"),
             Key::Lock(Lock::Janitor) => format!("{prefix}:lock:janitor"),
         }
     }

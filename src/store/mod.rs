@@ -10,6 +10,7 @@ pub mod functions;
 pub mod keys;
 mod line;
 pub mod migrate;
+pub mod presence;
 pub mod replies;
 pub mod resp;
 pub mod server;

@@ -9,7 +9,7 @@ use homing_protocol::name::Name;
 use redis::Pipeline;
 use serde::Deserialize;
 
-use super::keys::INCARNATION_FIELD;
+use super::keys::NO_DEVICE;
 use super::replies::{self, Value};
 use super::{Key, Store, StoreError};
 
@@ -55,6 +55,8 @@ pub struct DeviceRecord {
     pub first_seen_ms: f64,
     /// Unix milliseconds.
     pub last_seen_ms: f64,
+    /// When its present or last session attached, Unix milliseconds.
+    pub since_ms: f64,
     /// Messages dropped before this device acknowledged them, ever.
     pub dropped: f64,
     /// A loss that the client has not taken note of yet.
@@ -108,8 +110,7 @@ impl Store {
         second.ignore_errors();
         let mut devices: Vec<DeviceView> = Vec::with_capacity(records.len());
         for (device, record) in records {
-            let online = record.owner.rsplit_once('.').and_then(|(node, _)| nodes.get(node));
-            let online = online.is_some_and(|seen_ms| seen_ms + node_dead_after_ms as f64 >= now_ms as f64);
+            let online = is_online(&record, &nodes, now_ms, node_dead_after_ms);
             let group = groups.remove(&device);
             let unacked = group.as_ref().map(|group| group.unacked);
             let pending = group.as_ref().and_then(|group| Some(group.unacked + group.undelivered?));
@@ -152,6 +153,17 @@ impl Store {
     }
 }
 
+/// Whether a session holds a device whose node has a recent heartbeat.
+pub(super) fn is_online(
+    record: &DeviceRecord,
+    nodes: &HashMap<String, f64>,
+    now_ms: u64,
+    node_dead_after_ms: u64,
+) -> bool {
+    let seen_ms = record.owner.rsplit_once('.').and_then(|(node, _)| nodes.get(node));
+    seen_ms.is_some_and(|seen_ms| seen_ms + node_dead_after_ms as f64 >= now_ms as f64)
+}
+
 fn exactly<const N: usize>(replies: Vec<Value<'_>>) -> Result<[Value<'_>; N], StoreError> {
     replies
         .try_into()
@@ -191,7 +203,7 @@ fn read_json<T: for<'a> Deserialize<'a>>(reply: Value<'_>) -> Result<T, StoreErr
 }
 
 pub(crate) fn read_records(reply: Value<'_>) -> Result<Vec<(String, DeviceRecord)>, StoreError> {
-    let pairs = read_pairs(reply)?.into_iter().filter(|(device, _)| device != INCARNATION_FIELD);
+    let pairs = read_pairs(reply)?.into_iter().filter(|(device, _)| !device.starts_with(NO_DEVICE));
     pairs.map(|(device, record)| Ok((device.into_owned(), read_json(record)?))).collect()
 }
 

@@ -19,6 +19,7 @@ const BATCH: &[f64] = &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0,
 const SOURCE: Label = Label { name: "source", values: &["single", "batch"] };
 const DROP_REASON: Label = Label { name: "reason", values: &["retention", "too_big"] };
 const GAP_REASON: Label = Label { name: "reason", values: &["retention", "epoch", "device_expired", "too_big"] };
+const PRESENCE_EVENT: Label = Label { name: "event", values: &["online", "offline"] };
 const CONNECTION: Label = Label { name: "connection", values: &["data", "probe"] };
 /// The variants of `store::StoreError`.
 const ERROR_KIND: Label = Label {
@@ -139,6 +140,12 @@ metrics_list! {
     NODES_ALIVE = "homing_nodes_alive", Kind::Gauge, Count, [];
     /// Always 1; its labels say what runs.
     BUILD_INFO = "homing_build_info", Kind::Gauge, Flag, [VERSION];
+
+    // Presence.
+    /// Presence events written to the stream, by what happened.
+    PRESENCE_EVENTS = "homing_presence_events_total", Kind::Counter, Count, [PRESENCE_EVENT];
+    /// Presence events that were given up because Redis refused too many.
+    PRESENCE_EVENTS_DROPPED = "homing_presence_events_dropped_total", Kind::Counter, Count, [];
 
     // The janitor, on the node that runs it.
     /// Users with an inbox or a device, by the last pass.

@@ -13,7 +13,7 @@ use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::{ClientFrame, Connect, Incoming, ServerFrame};
 use homing_protocol::limits::CLIENT_FRAME_BYTES_MAX;
 use homing_protocol::name::Name;
-use homing_protocol::session::Open;
+use homing_protocol::session::{Open, Terms};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -103,6 +103,7 @@ async fn open(
     };
     let claims = gate.verifier.verify(&token, unix_s()).map_err(|error| Some(refusal(&error)))?;
     drop(token);
+    let terms = terms(&claims);
     let device = match (claims.device, connect.device.take()) {
         (Some(pinned), Some(asked)) if pinned != asked => {
             let message = "the token is for another device";
@@ -116,7 +117,7 @@ async fn open(
         user: claims.user,
         device: device.clone(),
         connect,
-        expires_at_ms: claims.expires_at_ms,
+        terms,
         // The shard knows.
         primary: 0,
         topics: claims.topics,
@@ -125,6 +126,11 @@ async fn open(
         Ok(key) => Ok(key.map(|key| (key, user, device))),
         Err(_) => Err(Some(farewell(ErrorCode::Draining, "this node is stopping; reconnect", CloseCode::Draining))),
     }
+}
+
+fn terms(claims: &Claims) -> Terms {
+    let Claims { expires_at_ms, issued_at_s, sessions, .. } = *claims;
+    Terms { expires_at_ms, issued_at_s, sessions }
 }
 
 fn refusal(error: &TokenError) -> Farewell {
@@ -273,7 +279,7 @@ fn message(frame: Frame) -> Message {
 }
 
 /// Checks a fresh token; it must be for the same user and device.
-fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<u64, (ErrorCode, String)> {
+fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<Terms, (ErrorCode, String)> {
     match gate.verifier.verify(token, unix_s()) {
         Ok(Claims { user: other, .. }) if other != *user => {
             Err((ErrorCode::Forbidden, "the token is for another user".to_owned()))
@@ -281,7 +287,7 @@ fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<u64
         Ok(Claims { device: Some(other), .. }) if other != *device => {
             Err((ErrorCode::Forbidden, "the token is for another device".to_owned()))
         }
-        Ok(claims) => Ok(claims.expires_at_ms),
+        Ok(claims) => Ok(terms(&claims)),
         Err(error) => Err((error.code(), error.to_string())),
     }
 }

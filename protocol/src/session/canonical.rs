@@ -20,6 +20,7 @@ impl Session {
             self.superseding = 0;
         }
         if self.is_ended() {
+            self.dismissal = None;
             self.ledger.clear();
             self.aside.clear();
             self.gone = 0;

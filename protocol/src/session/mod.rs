@@ -13,6 +13,7 @@ mod acks;
 #[cfg(any(test, feature = "simulation"))]
 mod canonical;
 mod deliver;
+mod dismiss;
 mod ledger;
 mod owner;
 mod protocol;
@@ -26,15 +27,14 @@ use std::sync::Arc;
 
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
-use crate::frame::{Connect, ServerFrame, StartFrom};
+use crate::frame::{ServerFrame, StartFrom};
 use crate::id::EntryId;
 use crate::name::Name;
-use crate::topic::TopicPatterns;
 
 pub use topics::{FollowChange, Follows, TopicBatch};
 pub use wire::{
-    AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Failure, Now,
-    Pending, Reply, SessionConfig, Urgency,
+    AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Dismissal, Failure,
+    Now, Open, Pending, Reply, SessionConfig, Terms, Urgency,
 };
 
 use acks::AckBuffer;
@@ -54,9 +54,13 @@ pub struct Session {
     generation: u64,
     /// Highest generation that is known to have superseded us, while our own is not known for sure.
     superseding: u64,
+    /// A dismissal that was heard before the first attach's reply, and the generation that it concerns.
+    dismissal: Option<Box<(u64, Dismissal)>>,
     /// Primary epoch and inbox incarnation.
     epoch: (u64, u64),
-    expires_at_ms: u64,
+    terms: Terms,
+    /// Tokens that were issued until then, in Unix seconds, are refused for this user.
+    refuse_before_s: u64,
     attach: Attach,
     /// Whether wake-ups of this inbox arrive: nothing is read before.
     subscribed: bool,
@@ -145,23 +149,6 @@ enum Forget {
     InFlight,
 }
 
-/// What a session is opened with.
-#[derive(Clone, Debug)]
-pub struct Open {
-    /// From the token.
-    pub user: Name,
-    /// From the token or the `connect` frame.
-    pub device: Name,
-    /// The `connect` frame.
-    pub connect: Connect,
-    /// When the token expires, Unix ms.
-    pub expires_at_ms: u64,
-    /// The node's primary epoch.
-    pub primary: u64,
-    /// Topics that the token lets the client follow and leave.
-    pub topics: TopicPatterns,
-}
-
 impl Session {
     /// A session that wants to attach.
     #[must_use]
@@ -188,8 +175,10 @@ impl Session {
             options,
             generation: 0,
             superseding: 0,
+            dismissal: None,
             epoch: (open.primary, 0),
-            expires_at_ms: open.expires_at_ms,
+            terms: open.terms,
+            refuse_before_s: 0,
             attach: Attach::Needed(AttachMode::Connect),
             subscribed: false,
             dirty: true,
@@ -365,10 +354,12 @@ impl Session {
                 self.handle_gap_acked(id, reference.as_deref(), actions)
             }
             (Command::SetAside { .. }, Reply::SetAside(gap)) => self.handle_gap(gap, actions),
-            (Command::Sweep { expected }, Reply::Swept { pending, generation, owned }) => {
+            (Command::Sweep { expected }, Reply::Swept { pending, generation, owned, dismissed }) => {
                 self.handle_swept(now, expected, pending, generation, actions);
-                if !owned {
-                    self.claim_record(now);
+                match dismissed {
+                    Some(dismissal) => self.handle_dismissed_unheard(dismissal, actions),
+                    None if !owned => self.claim_record(now),
+                    None => {}
                 }
             }
             (Command::ReadPending { count, .. }, Reply::PendingRead(entries)) => {
@@ -500,7 +491,7 @@ impl Session {
     /// When the token expires, Unix ms; the driver calls [`Session::handle_timeout`] then, too.
     #[must_use]
     pub fn expires_at_ms(&self) -> u64 {
-        self.expires_at_ms
+        self.terms.expires_at_ms
     }
 
     /// Time has passed.
@@ -511,7 +502,7 @@ impl Session {
         if self.is_ended() {
             return;
         }
-        if now.unix_ms >= self.expires_at_ms {
+        if now.unix_ms >= self.terms.expires_at_ms {
             let message = "the token has expired; get a new one, then reconnect";
             return self.refuse(ErrorCode::TokenExpired, message, None, CloseCode::TokenExpired, actions);
         }

@@ -37,6 +37,8 @@ impl Session {
             instance: self.options.instance.clone().unwrap_or_default(),
             seq: self.options.seq,
             primary: self.epoch.0,
+            issued_at_s: self.terms.issued_at_s,
+            sessions: self.terms.sessions,
         }
     }
 
@@ -51,6 +53,7 @@ impl Session {
         if let Ok(attachment) = &outcome {
             self.generation = attachment.generation;
             self.given = (attachment.start, attachment.last_delivered);
+            self.refuse_before_s = attachment.refuse_before_s;
         }
         if self.is_ended() {
             return;
@@ -69,6 +72,9 @@ impl Session {
             actions.push(Action::Stale);
             let message = "another connection of this device took over";
             return self.refuse(ErrorCode::Superseded, message, None, CloseCode::Superseded, actions);
+        }
+        if let Some(dismissal) = self.dismissal_of_attach() {
+            return self.dismiss(dismissal, actions);
         }
         match self.phase {
             Phase::Opening => self.begin(now, &attachment, actions),
@@ -106,7 +112,7 @@ impl Session {
             heartbeat_ms: self.options.heartbeat_ms,
             ack_timeout_ms: self.config.ack_timeout_ms,
             now_ms: now.unix_ms,
-            expires_at_ms: self.expires_at_ms,
+            expires_at_ms: self.terms.expires_at_ms,
             features: if self.topics.is_some() { &FEATURES } else { &FEATURES[..2] },
         };
         self.send(now, &ServerFrame::Ready(Box::new(ready)), None, actions);
@@ -136,6 +142,7 @@ impl Session {
                 let message = "this user has as many devices as are allowed (devices_max), all used lately; delete one";
                 self.refuse(ErrorCode::TooManyDevices, message, None, CloseCode::Forbidden, actions);
             }
+            AttachRefusal::Dismissed(dismissal) => self.dismiss(dismissal, actions),
             AttachRefusal::Removed { primary } if primary == Some(self.epoch.0) => self.handle_removal(actions),
             AttachRefusal::Removed { .. } => {
                 // Data was lost. The node finds the new primary epoch and tells it by `handle_epoch`.

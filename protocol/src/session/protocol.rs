@@ -1,6 +1,6 @@
 //! What clients say, how often they may, and how long they may be silent.
 
-use super::wire::{Action, Now, SessionConfig};
+use super::wire::{Action, Now, SessionConfig, Terms};
 use super::{Forget, Session};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
@@ -52,20 +52,19 @@ impl Session {
 
     /// The client sent an `auth` frame, which the driver has checked.
     ///
-    /// `outcome` is the new expiry in Unix ms, or why the token was refused; the old token then stays in force.
+    /// `outcome` is what the token says, or why it was refused; the old token then stays in force.
     pub fn handle_renewal(
         &mut self,
         now: Now,
-        outcome: Result<u64, (ErrorCode, String)>,
+        outcome: Result<Terms, (ErrorCode, String)>,
         reference: Option<Box<str>>,
         actions: &mut Vec<Action>,
     ) {
         if self.is_ended() || !self.hear(now, 1, actions) {
             return;
         }
-        match outcome {
+        match outcome.and_then(|terms| self.accept_terms(terms)) {
             Ok(expires_at_ms) => {
-                self.expires_at_ms = expires_at_ms;
                 self.send(now, &ServerFrame::Authed { expires_at_ms }, reference.as_deref(), actions);
             }
             Err((code, message)) => self.complain(now, code, &message, reference, actions),

@@ -2,11 +2,11 @@
 
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
-use crate::frame::{Gap, GapReason};
+use crate::frame::{Connect, Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
-use crate::topic::Topic;
+use crate::topic::{Topic, TopicPatterns};
 
 use super::topics::{FollowChange, Follows};
 
@@ -48,6 +48,54 @@ pub struct SessionConfig {
     pub topics: bool,
     /// How long acks of topics gather before cursors are written.
     pub cursor_flush_ms: u64,
+}
+
+/// What a session is opened with.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// From the token.
+    pub user: Name,
+    /// From the token or the `connect` frame.
+    pub device: Name,
+    /// The `connect` frame.
+    pub connect: Connect,
+    /// What else the token says.
+    pub terms: Terms,
+    /// The node's primary epoch.
+    pub primary: u64,
+    /// Topics that the token lets the client follow and leave.
+    pub topics: TopicPatterns,
+}
+
+/// What a token says of its session, beside user and device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// When it expires, Unix ms.
+    pub expires_at_ms: u64,
+    /// When it was issued, Unix seconds; `None` if it does not say.
+    pub issued_at_s: Option<u64>,
+    /// How many devices of the user may be connected at once, 0 for any number; `None`: as many as the node says.
+    pub sessions: Option<u32>,
+}
+
+impl Terms {
+    /// Of a token that only says when it expires.
+    #[must_use]
+    pub fn until(expires_at_ms: u64) -> Self {
+        Self { expires_at_ms, issued_at_s: None, sessions: None }
+    }
+}
+
+/// Why somebody else ended a session. The device's record says it until the next attach, so that a session that did not
+/// hear it finds out, and does not take its device back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dismissal {
+    /// Another device connected, and no more may be connected at once.
+    Replaced,
+    /// An operator ended it, for this reason, which may be empty.
+    Kicked(Box<str>),
+    /// The tokens of this user that were issued until some time are refused.
+    TokenRefused,
 }
 
 /// How soon a session wants to be in a pipeline.
@@ -101,6 +149,10 @@ pub struct AttachRequest {
     pub seq: u64,
     /// Primary epoch that the node believes in.
     pub primary: u64,
+    /// When the session's token was issued, Unix seconds.
+    pub issued_at_s: Option<u64>,
+    /// How many devices of the user may be connected at once, if the token says so.
+    pub sessions: Option<u32>,
 }
 
 /// A command for Redis. What each means in Redis stands in the driver.
@@ -278,6 +330,8 @@ pub enum Reply<B> {
         generation: Option<u64>,
         /// Whether the record names this shard as the owner.
         owned: bool,
+        /// Whether the record says that this session is to end.
+        dismissed: Option<Dismissal>,
     },
     /// To `Claim`.
     Claimed {
@@ -319,7 +373,7 @@ pub enum Reply<B> {
 }
 
 /// A successful attach.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attachment {
     /// Ours from now on.
     pub generation: u64,
@@ -339,10 +393,18 @@ pub struct Attachment {
     pub length: u64,
     /// Whether another session had the device.
     pub took_over: bool,
+    /// When it happened, Unix ms by Redis's clock.
+    pub now_ms: u64,
+    /// Tokens that were issued until then, in Unix seconds, are refused for this user; 0: none.
+    pub refuse_before_s: u64,
+    /// Generation with which the device came online, for presence; 0 if nobody asks.
+    pub period: u64,
+    /// The owner that announces this presence until now; empty: nobody does yet.
+    pub announcer: Box<str>,
 }
 
 /// Why an attach was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AttachRefusal {
     /// A later connection of the same client object is attached.
     Stale,
@@ -355,6 +417,8 @@ pub enum AttachRefusal {
     },
     /// Too many devices.
     TooMany,
+    /// The session that attaches again was ended by somebody else, or its token is refused.
+    Dismissed(Dismissal),
 }
 
 /// Why a command has no useful reply.

@@ -47,6 +47,8 @@ pub enum Fault {
     RepairSilently,
     /// A touch does not name the owner again that was struck out.
     TouchDoesNotClaim,
+    /// A sweep does not see that the session was ended by somebody else.
+    DismissalUnseen,
     /// A live session whose attach Redis has lost attaches like a new device.
     RolledBackIsNew,
 }

@@ -12,7 +12,7 @@ use crate::code::ErrorCode;
 use crate::frame::{ClientFrame, Incoming};
 use crate::id::EntryId;
 use crate::name::Name;
-use crate::session::{Now, Open, Session, SessionConfig};
+use crate::session::{Now, Open, Session, SessionConfig, Terms};
 use crate::topic::TopicPatterns;
 
 /// Unix time at which every test begins.
@@ -32,6 +32,8 @@ pub struct Pair {
     pub config: Arc<SessionConfig>,
     /// When tokens expire, Unix ms.
     pub expires_at_ms: u64,
+    /// When tokens were issued, Unix seconds.
+    pub issued_at_s: Option<u64>,
 }
 
 /// DESIGN.md's defaults.
@@ -64,6 +66,7 @@ impl Pair {
             starts: 0,
             config: Arc::new(defaults()),
             expires_at_ms: BEGIN_UNIX_MS + 365 * 24 * 60 * 60 * 1_000,
+            issued_at_s: None,
         }
     }
 
@@ -97,14 +100,9 @@ impl Pair {
         let user = Name::parse("alice").expect("a valid name");
         let device_name = Name::parse(device).expect("a valid name");
         let primary = self.nodes[node].primary();
-        let open = Open {
-            user,
-            device: device_name,
-            connect: *connect,
-            expires_at_ms: self.expires_at_ms,
-            primary,
-            topics: TopicPatterns::default(),
-        };
+        let terms = Terms { issued_at_s: self.issued_at_s, ..Terms::until(self.expires_at_ms) };
+        let open =
+            Open { user, device: device_name, connect: *connect, terms, primary, topics: TopicPatterns::default() };
         let session = Session::new(self.world.now, self.config.clone(), open);
         let connection = self.world.connections.len();
         self.world.connections.push(Connection::new(node, 0));
@@ -150,6 +148,12 @@ impl Pair {
 
     /// The client sent a token, and the driver has checked it.
     pub fn renew(&mut self, connection: usize, outcome: Result<u64, &str>) {
+        let terms = outcome.map(Terms::until);
+        self.renew_with(connection, terms);
+    }
+
+    /// The same with all that the token says.
+    pub fn renew_with(&mut self, connection: usize, outcome: Result<Terms, &str>) {
         let Connection { node, key, .. } = self.world.connections[connection];
         let outcome = outcome.map_err(|message| (ErrorCode::Unauthorized, message.to_owned()));
         self.nodes[node].with(&mut self.world, key, |session, now, actions| {

@@ -12,7 +12,7 @@ use super::fault::Fault;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
-use crate::session::{AckBatch, Command, Failure, Pending, Reply};
+use crate::session::{AckBatch, Command, Dismissal, Failure, Pending, Reply};
 
 /// A reply as the driver would decode it.
 pub type Answer = Reply<Vec<u8>>;
@@ -27,6 +27,7 @@ pub enum Control {
     Release { device: String },
     Removed { device: String, generation: u64 },
     Gap { device: String, gap: Gap },
+    Dismissed { device: String, generation: u64, dismissal: Dismissal },
 }
 
 /// Who sends a command.
@@ -74,6 +75,10 @@ pub struct Record {
     epoch: u64,
     pub dropped: u64,
     pub gap: Option<Gap>,
+    /// Somebody else ended the session of this generation.
+    pub dismissed: Option<Dismissal>,
+    /// The owner that was judged dead: it may go on, unless it is dismissed meanwhile.
+    pub struck: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,6 +91,10 @@ pub struct Redis {
     /// The inbox key holds something else than a stream.
     pub wrong_type: bool,
     pub devices_max: usize,
+    /// Devices of the user that may be connected at once; 0: any number.
+    pub sessions_per_user: u32,
+    /// Tokens that were issued until then, in Unix seconds, are refused.
+    pub refuse_before_s: u64,
     inbox: Option<Inbox>,
     /// Not part of the inbox, so that ids never repeat however often it is deleted.
     last_id: EntryId,
@@ -154,8 +163,9 @@ impl Redis {
             Command::Touch { .. } if self.has(Fault::TouchDoesNotClaim) => Reply::Done,
             Command::Touch { generation } => {
                 let record = self.devices.get_mut(device).filter(|record| record.generation == *generation);
-                if let Some(record) = record.filter(|record| record.owner.is_empty()) {
+                if let Some(record) = record.filter(|record| record.owner.is_empty() && record.dismissed.is_none()) {
                     caller.owner.clone_into(&mut record.owner);
+                    record.struck.clear();
                 }
                 Reply::Done
             }
@@ -258,7 +268,7 @@ impl Redis {
     /// The janitor judges the owner dead.
     pub fn strike_owner(&mut self, device: &str) {
         if let Some(record) = self.devices.get_mut(device) {
-            record.owner.clear();
+            record.struck = std::mem::take(&mut record.owner);
         }
     }
 
@@ -329,7 +339,9 @@ impl Redis {
         let Some(pending) = self.summary(device) else { return Reply::Failed(Failure::NoGroup) };
         let blind = matches!(self.fault, Some(Fault::NoSweep | Fault::DeafToReleases)).then_some(expected).flatten();
         let owned = self.devices.get(device).is_none_or(|record| record.owner == caller.owner);
-        Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device), owned }
+        let seen = self.devices.get(device).filter(|_| self.fault != Some(Fault::DismissalUnseen));
+        let dismissed = seen.and_then(|record| record.dismissed.clone());
+        Reply::Swept { pending: blind.unwrap_or(pending), generation: self.generation(device), owned, dismissed }
     }
 
     fn summary(&self, device: &str) -> Option<Pending> {

@@ -5,7 +5,7 @@
 //! one passes over all users, slowly enough that Redis stays free for deliveries; any node tends the users that it was
 //! told are over their limit.
 
-mod holding;
+pub(super) mod holding;
 mod overfull;
 mod pass;
 mod tending;

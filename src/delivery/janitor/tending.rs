@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::Limits;
 use crate::delivery::nodes::Nodes;
+use crate::delivery::presence::orphans::{self, Orphan};
 use crate::store::{Function, Key, Store, StoreError};
 use crate::telemetry::names;
 
@@ -77,10 +78,12 @@ struct Request<'a> {
     device_idle_ms: u64,
     alive: &'a Option<BTreeMap<String, bool>>,
     page: u32,
+    presence: bool,
 }
 
-/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now.
-type Reply = (u64, u64, String, u64, u64, u64, u8, u64);
+/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now, and
+/// devices whose owner is dead, each with that owner.
+type Reply = (u64, u64, String, u64, u64, u64, u8, u64, Vec<(String, String)>);
 
 impl Tending {
     pub(super) fn new(store: Store, nodes: Nodes, limits: &Limits) -> Self {
@@ -139,9 +142,11 @@ impl Tending {
 
         let mut again = Vec::new();
         let mut functions_missing = false;
+        let mut orphans = Vec::new();
         for (user, reply) in users.into_iter().zip(replies) {
             match reply.map_err(StoreError::from) {
                 Ok(reply) => {
+                    orphans.extend(reply.8.iter().map(|(device, owner)| Orphan::new(user, device, owner)));
                     if found.note(reply) {
                         again.push(user);
                     }
@@ -156,6 +161,9 @@ impl Tending {
                     tracing::debug!(%user, %error, "a user's keys are not what they should be; left alone");
                 }
             }
+        }
+        if !orphans.is_empty() {
+            orphans::announce(connection, self.store.keys(), &orphans).await?;
         }
         if functions_missing {
             self.store.load_functions().await?;
@@ -172,6 +180,7 @@ impl Tending {
             device_idle_ms: millis(self.limits.device_idle_max),
             alive,
             page: PAGE_ENTRIES,
+            presence: self.limits.presence_length > 0,
         };
         let request = serde_json::to_string(&request).map_err(|error| StoreError::Unexpected(error.to_string()))?;
         let keys = self.store.keys();
@@ -183,7 +192,7 @@ impl Tending {
 
 impl Found {
     /// Notes a reply; true if the user needs another call.
-    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms): Reply) -> bool {
+    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms, _): Reply) -> bool {
         self.removed += removed;
         self.dropped += dropped;
         self.expired += expired;

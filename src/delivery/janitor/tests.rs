@@ -177,7 +177,7 @@ async fn an_empty_inbox_without_devices_goes_and_one_with_a_message_stays() {
 
 #[tokio::test]
 async fn the_device_of_a_dead_node_goes_offline_only_when_judging_is_allowed() {
-    let limits = Limits { node_dead_after: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { node_dead_after: Duration::from_millis(100), presence_length: 0, ..Limits::default() };
     let world = World::new(limits).await;
     world.attach("web", "dead:1.0").await;
     world.attach("phone", &world.nodes.owner(0)).await;
@@ -188,6 +188,22 @@ async fn the_device_of_a_dead_node_goes_offline_only_when_judging_is_allowed() {
     world.tend().await;
     assert_eq!(world.record("web").await["owner"], json!(""));
     assert_eq!(world.record("phone").await["owner"], json!(world.nodes.owner(0)), "a living node's device stays");
+}
+
+// Its node may have died between the attach and the announcement: then no index names the device.
+#[tokio::test]
+async fn with_presence_the_device_of_a_dead_node_is_left_to_who_announces_that_it_is_gone() {
+    let limits = Limits { node_dead_after: Duration::from_millis(100), ..Limits::default() };
+    let world = World::new(limits).await;
+    world.attach("web", "dead:1.0").await;
+    world.heartbeat_until_judging().await;
+    world.tend().await;
+    assert_eq!(world.record("web").await["owner"], json!("dead:1.0"));
+    let keys = world.store.keys();
+    let index: Vec<String> = world.run(&["HGETALL", &keys.name(Key::Online("dead:1.0"))]).await;
+    assert_eq!(index, ["alice web", ""]);
+    let announcers: Vec<String> = world.run(&["SMEMBERS", &keys.name(Key::Announcers)]).await;
+    assert_eq!(announcers, ["dead:1.0"]);
 }
 
 #[tokio::test]

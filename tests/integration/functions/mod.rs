@@ -5,7 +5,9 @@
 
 mod attach;
 mod devices;
+mod dismissal;
 mod gap;
+mod look;
 mod memory_full;
 mod nodes;
 mod ownership;
@@ -195,6 +197,9 @@ struct Attach<'a> {
     generation: &'a str,
     devices_max: u32,
     replace_after_ms: u64,
+    sessions_max: u32,
+    issued_at_s: i64,
+    presence: bool,
 }
 
 impl<'a> Attach<'a> {
@@ -213,6 +218,9 @@ impl<'a> Attach<'a> {
             generation: "",
             devices_max: 20,
             replace_after_ms: 86_400_000,
+            sessions_max: 0,
+            issued_at_s: -1,
+            presence: false,
         }
     }
 
@@ -222,6 +230,7 @@ impl<'a> Attach<'a> {
             "node": "n1", "nonce": self.nonce, "instance": self.instance, "seq": self.seq, "from": self.from,
             "epoch": self.epoch, "primary": self.primary, "mode": self.mode, "generation": self.generation,
             "devices_max": self.devices_max, "replace_after_ms": self.replace_after_ms,
+            "sessions_max": self.sessions_max, "issued_at_s": self.issued_at_s, "presence": self.presence,
         })
     }
 }
@@ -234,6 +243,9 @@ enum Attached {
     Superseded(String),
     Removed,
     TooMany,
+    Refused,
+    /// Kind and reason.
+    Dismissed(String, String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,6 +259,10 @@ struct Grant {
     /// `null` when none is open.
     gap: serde_json::Value,
     length: u64,
+    refuse_before_s: u64,
+    /// Generation with which the device came online; 0 without presence.
+    period: String,
+    announcer: String,
 }
 
 impl Attached {
@@ -265,11 +281,16 @@ impl Attached {
                 start: text(6),
                 gap: serde_json::from_str(&text(7)).unwrap_or_default(),
                 length: text(8).parse().expect("a length is a number"),
+                refuse_before_s: text(11).parse().expect("seconds are a number"),
+                period: text(12),
+                announcer: text(13),
             }),
             "stale" => Self::Stale(text(1)),
             "superseded" => Self::Superseded(text(1)),
             "removed" => Self::Removed,
             "too_many" => Self::TooMany,
+            "refused" => Self::Refused,
+            "dismissed" => Self::Dismissed(text(2), text(3)),
             other => panic!("unknown reply {other}"),
         }
     }

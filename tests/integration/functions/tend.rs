@@ -42,7 +42,8 @@ impl Library {
             "age_max_ms": request.age_max_ms, "device_idle_ms": request.device_idle_ms, "alive": request.alive,
             "page": request.page,
         });
-        let (length, pending, oldest, removed, dropped, expired, more, _now): (u64, u64, _, u64, u64, u64, u64, u64) =
+        type Reply = (u64, u64, String, u64, u64, u64, u64, u64, Vec<(String, String)>);
+        let (length, pending, oldest, removed, dropped, expired, more, _now, _lost): Reply =
             self.call_user(Function::Tend, &[&text.to_string()]).await;
         Tended { length, pending, oldest, removed, dropped, expired, more }
     }

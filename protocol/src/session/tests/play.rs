@@ -120,13 +120,22 @@ pub(super) struct Play {
     /// Of each connection.
     windows: Vec<usize>,
     dropped_hints: bool,
+    /// How many devices may be connected at once; 0: any number.
+    limit: usize,
 }
 
 impl Play {
     pub(super) fn new(fault: Option<Fault>) -> Self {
         let mut pair = Pair::new(NODES);
         pair.world.redis.fault = fault;
-        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false }
+        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false, limit: 0 }
+    }
+
+    /// One in which so many devices may be connected at once. Of one that was replaced nothing is demanded.
+    pub(super) fn limited(fault: Option<Fault>, limit: usize) -> Self {
+        let mut play = Self::new(fault);
+        play.pair.world.redis.sessions_per_user = limit as u32;
+        Self { limit, ..play }
     }
 
     /// Plays to the end; an error names the invariant that broke.
@@ -144,7 +153,11 @@ impl Play {
                 self.check()?;
             }
         }
-        for (device, owed) in &self.pair.world.redis.owed {
+        let is_connected = |device: &str| {
+            let position = DEVICES.iter().position(|name| *name == device);
+            self.limit == 0 || position.is_some_and(|position| self.clients[position].open)
+        };
+        for (device, owed) in self.pair.world.redis.owed.iter().filter(|(device, _)| is_connected(device)) {
             let lost: Vec<String> = owed.iter().map(EntryId::to_string).collect();
             prop_assert!(lost.is_empty(), "undelivered: {lost:?} never came to {device}");
         }
@@ -153,6 +166,25 @@ impl Play {
             let owners = sessions.filter(|held| held.device == device && held.session.is_live()).count();
             prop_assert!(owners <= 1, "owned twice: {device} has {owners} live sessions");
         }
+        self.check_limit()
+    }
+
+    /// No more sessions than are allowed, each with its device, and the last device to come is there.
+    fn check_limit(&self) -> Result<(), TestCaseError> {
+        if self.limit == 0 {
+            return Ok(());
+        }
+        let mut count = 0;
+        for node in &self.pair.nodes {
+            for held in node.sessions.iter().flatten().filter(|held| held.session.is_live()) {
+                count += 1;
+                let owner = self.pair.world.redis.record(&held.device).map(|record| record.owner.as_str());
+                prop_assert!(owner == Some(node.owner()), "a session of {} goes on, owned by {owner:?}", held.device);
+            }
+        }
+        let some = self.clients.iter().any(|client| !client.connections.is_empty());
+        prop_assert!(count <= self.limit, "too many sessions: {count}");
+        prop_assert!(count > 0 || !some, "nobody is left");
         Ok(())
     }
 
@@ -243,6 +275,7 @@ impl Play {
                 match self.pair.client(*connection).closed {
                     // Silence for 50 s: a play may do that.
                     Some(4108) => {}
+                    Some(4010) if self.limit > 0 => {}
                     code => self.pair.world.wrongs.push(format!("the newest connection was closed with {code:?}")),
                 }
             }

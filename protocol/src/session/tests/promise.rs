@@ -17,9 +17,12 @@ fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
 }
 
 fn plays(cases: u32, seed: u8, fault: Option<Fault>, shrinks: u32) -> Result<(), TestError<Vec<Op>>> {
+    runner(cases, seed, shrinks).run(&ops(), |ops| Play::new(fault).run(&ops))
+}
+
+fn runner(cases: u32, seed: u8, shrinks: u32) -> TestRunner {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: shrinks, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
-    runner.run(&ops(), |ops| Play::new(fault).run(&ops))
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]))
 }
 
 /// If this fails, some interleaving loses, repeats or reorders messages, or closes the wrong client.
@@ -29,6 +32,27 @@ fn any_interleaving_keeps_the_promise() {
     if let Err(TestError::Fail(reason, ops)) = plays(cases, seed, None, 20_000) {
         panic!("seed {seed}: {reason} by {} steps: {ops:#?}", ops.len());
     }
+}
+
+/// If this fails, some interleaving leaves more devices connected than are allowed, or none.
+#[test]
+fn any_interleaving_leaves_no_more_sessions_than_are_allowed() {
+    let (cases, seed) = (setting("HOMING_PROMISE_CASES", CASES), setting("HOMING_PROMISE_SEED", SEED));
+    if let Err(TestError::Fail(reason, ops)) = limited_plays(cases, seed, None, 20_000) {
+        panic!("seed {seed}: {reason} by {} steps: {ops:#?}", ops.len());
+    }
+}
+
+#[test]
+fn a_dismissal_that_the_sweep_does_not_see_is_found() {
+    let outcome =
+        limited_plays(CASES_WITH_FAULT, setting("HOMING_PROMISE_SEED", SEED), Some(Fault::DismissalUnseen), 0);
+    let Err(TestError::Fail(reason, _)) = outcome else { panic!("not found: {outcome:?}") };
+    assert!(reason.to_string().contains("goes on"), "{reason}");
+}
+
+fn limited_plays(cases: u32, seed: u8, fault: Option<Fault>, shrinks: u32) -> Result<(), TestError<Vec<Op>>> {
+    runner(cases, seed, shrinks).run(&ops(), |ops| Play::limited(fault, 1).run(&ops))
 }
 
 /// What a play with a planted bug fails with.

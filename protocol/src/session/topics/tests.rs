@@ -11,7 +11,7 @@ use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
 use crate::session::{
-    Action, Attachment, Command, Failure, Follows, Now, Open, Reply, Session, SessionConfig, TopicBatch,
+    Action, Attachment, Command, Failure, Follows, Now, Open, Reply, Session, SessionConfig, Terms, TopicBatch,
 };
 use crate::topic::{Topic, TopicPatterns};
 
@@ -138,7 +138,7 @@ impl World {
     fn execute_command(&mut self, generation: u64, command: &Command) -> Answer {
         match command {
             Command::Attach(_) => {
-                Reply::Attached(Box::new(Ok(Attachment { generation, incarnation: 1, ..attachment() })))
+                Reply::Attached(Box::new(Ok(Attachment { generation, incarnation: 1, ..Attachment::default() })))
             }
             Command::ReadPending { .. } => Reply::PendingRead(Vec::new()),
             Command::ReadNew { .. } => Reply::NewRead(Vec::new()),
@@ -224,7 +224,7 @@ impl World {
             user: Name::parse("alice").expect("a name"),
             device: Name::default_device(),
             connect,
-            expires_at_ms: u64::MAX,
+            terms: Terms::until(u64::MAX),
             primary: 1,
             topics: TopicPatterns::default(),
         };
@@ -374,20 +374,6 @@ impl World {
             }
         }
         self.finish();
-    }
-}
-
-fn attachment() -> Attachment {
-    Attachment {
-        generation: 0,
-        created: false,
-        incarnation: 1,
-        pending: Some(0),
-        last_delivered: EntryId::MIN,
-        start: EntryId::MIN,
-        gap: None,
-        length: 0,
-        took_over: false,
     }
 }
 

@@ -58,6 +58,7 @@ impl Node {
             Control::Superseded { device, .. }
             | Control::Release { device }
             | Control::Removed { device, .. }
+            | Control::Dismissed { device, .. }
             | Control::Gap { device, .. } => device.clone(),
         };
         let mut known = false;
@@ -77,6 +78,9 @@ impl Node {
                 }
                 Control::Release { .. } => session.handle_released(),
                 Control::Removed { generation, .. } => session.handle_removed(generation, actions),
+                Control::Dismissed { generation, dismissal, .. } => {
+                    session.handle_dismissed(generation, dismissal, actions);
+                }
                 Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
             });
         }

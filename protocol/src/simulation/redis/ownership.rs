@@ -6,12 +6,15 @@ use std::ops::Bound;
 use super::{Caller, Control, Group, Record, Redis};
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
-use crate::session::{AttachMode, AttachRefusal, AttachRequest, Attachment};
+use crate::session::{AttachMode, AttachRefusal, AttachRequest, Attachment, Dismissal};
 use crate::simulation::fault::Fault;
 
 impl Redis {
     pub(super) fn attach(&mut self, caller: Caller<'_>, request: &AttachRequest) -> Result<Attachment, AttachRefusal> {
         let device = caller.device;
+        if self.refuses(request.issued_at_s) {
+            return Err(AttachRefusal::Dismissed(Dismissal::TokenRefused));
+        }
         let known = self.devices.contains_key(device);
         let named =
             if request.mode == AttachMode::Again && self.has(Fault::RolledBackIsNew) { "" } else { &*request.epoch };
@@ -26,6 +29,9 @@ impl Redis {
         }
         let nonce = caller.nonce();
         let repeated = known && record.nonce == nonce;
+        if let Some(dismissal) = record.dismissed.clone().filter(|_| repeated) {
+            return Err(AttachRefusal::Dismissed(dismissal));
+        }
         let instance = if request.instance.is_empty() { nonce.clone() } else { request.instance.to_string() };
         if known
             && !repeated
@@ -72,6 +78,7 @@ impl Redis {
         }
         let previous_owner = std::mem::replace(&mut record.owner, caller.owner.to_owned());
         let raises = if request.mode == AttachMode::Repair { self.has(Fault::RepairRaises) } else { !repeated };
+        (record.dismissed, record.struck) = (None, String::new());
         if raises {
             record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
         }
@@ -90,6 +97,10 @@ impl Redis {
             gap: record.gap.clone(),
             length,
             took_over: !previous_owner.is_empty() && !repeated,
+            now_ms: self.unix_ms,
+            refuse_before_s: self.refuse_before_s,
+            period: 0,
+            announcer: Box::default(),
         };
         self.devices.insert(device.to_owned(), record);
         if previous_owner != caller.owner || self.has(Fault::OwnGenerationCloses) {
@@ -99,7 +110,35 @@ impl Redis {
             let generation = attachment.generation;
             self.tell(&previous_owner, Control::Superseded { device: device.to_owned(), generation });
         }
+        self.replace_others(device, request.sessions.unwrap_or(self.sessions_per_user));
         Ok(attachment)
+    }
+
+    fn refuses(&self, issued_at_s: Option<u64>) -> bool {
+        self.refuse_before_s > 0 && issued_at_s.is_none_or(|issued_at_s| issued_at_s <= self.refuse_before_s)
+    }
+
+    /// Ends the sessions of other devices that are one too many, those first that were judged dead.
+    fn replace_others(&mut self, device: &str, limit: u32) {
+        let others = self.devices.iter().filter(|(name, _)| *name != device);
+        let held = others.filter(|(_, record)| !record.owner.is_empty() || !record.struck.is_empty());
+        let mut held: Vec<(bool, u64, String)> =
+            held.map(|(name, record)| (!record.owner.is_empty(), record.generation, name.clone())).collect();
+        held.sort();
+        let excess = if limit == 0 { 0 } else { (held.len() + 1).saturating_sub(limit as usize) };
+        for (_, _, name) in held.into_iter().take(excess) {
+            self.dismiss(&name, Dismissal::Replaced);
+        }
+    }
+
+    /// Ends a device's session, as a policy or `homing_1_disconnect` does.
+    pub fn dismiss(&mut self, device: &str, dismissal: Dismissal) {
+        let Some(record) = self.devices.get_mut(device) else { return };
+        let (owner, struck) = (std::mem::take(&mut record.owner), std::mem::take(&mut record.struck));
+        record.dismissed = Some(dismissal.clone());
+        let (device, generation) = (device.to_owned(), record.generation);
+        let owner = if owner.is_empty() { struck } else { owner };
+        self.tell(&owner, Control::Dismissed { device, generation, dismissal });
     }
 
     pub(super) fn release(&mut self, caller: Caller<'_>, generation: u64, ended: bool) {
@@ -111,6 +150,9 @@ impl Redis {
                 record.owner.clear();
             }
             return;
+        }
+        if ended && record.owner.is_empty() && record.struck == caller.owner {
+            record.struck.clear();
         }
         let successor = self.successors.get(caller.owner).cloned();
         let owner = successor.unwrap_or_else(|| record.owner.clone());

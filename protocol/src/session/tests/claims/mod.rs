@@ -2,6 +2,7 @@
 
 mod acks;
 mod delivery;
+mod dismissal;
 mod ends;
 mod frames;
 mod ownership;

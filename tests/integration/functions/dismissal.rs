@@ -1,0 +1,190 @@
+//! Sessions that are replaced by a policy or ended by an operator, and tokens that are refused.
+
+use serde_json::{Value, json};
+
+use super::{Attach, Attached, Library, PRIMARY, USER};
+use crate::harness::RedisOptions;
+use homing::store::Function;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl Library {
+    async fn disconnect(&mut self, devices: Value, reason: &str, refuse_tokens: bool) -> u64 {
+        let request = json!({
+            "user": USER, "channels": self.keys.control_prefix(), "devices": devices, "reason": reason,
+            "refuse_tokens": refuse_tokens,
+        });
+        let devices = self.devices.clone();
+        self.call(Function::Disconnect, &[&devices], &[&request.to_string()]).await
+    }
+
+    async fn touch(&mut self, device: &str, generation: &str, owner: &str) -> u64 {
+        let devices = self.devices.clone();
+        self.call(Function::Touch, &[&devices], &[device, generation, owner, "n1"]).await
+    }
+
+    async fn now_s(&mut self) -> i64 {
+        i64::try_from(self.now_ms().await / 1_000).expect("a plausible time")
+    }
+}
+
+fn limited<'a>(device: &'a str, nonce: &'a str, owner: &'a str, sessions_max: u32) -> Attach<'a> {
+    Attach { owner, sessions_max, ..Attach::new(device, nonce) }
+}
+
+#[tokio::test]
+async fn an_attach_replaces_the_session_attached_longest_ago_and_tells_its_owner() {
+    let mut library = Library::start().await;
+    let first = library.attached(limited("phone", "n1", "n1:r.0", 2)).await;
+    library.attached(limited("web", "n2", "n2:r.0", 2)).await;
+    let mut told = library.listen("n1:r.0").await;
+    library.attached(limited("tv", "n3", "n3:r.0", 2)).await;
+    assert_eq!(
+        told.next().await,
+        json!({"kind": "replaced", "user": USER, "device": "phone", "generation": first.generation, "reason": ""})
+    );
+    told.nothing_more(&mut library).await;
+    let record = library.record("phone").await;
+    assert_eq!((&record["owner"], &record["dismissed"]["kind"]), (&json!(""), &json!("replaced")));
+    assert_eq!(record["generation"], json!(first.generation), "whoever holds it still finds itself in the record");
+    assert_eq!(library.record("web").await["owner"], "n2:r.0");
+}
+
+#[tokio::test]
+async fn without_a_limit_nobody_is_replaced() {
+    let mut library = Library::start().await;
+    library.attached(limited("phone", "n1", "n1:r.0", 0)).await;
+    library.attached(limited("web", "n2", "n2:r.0", 0)).await;
+    assert_eq!(library.record("phone").await["owner"], "n1:r.0");
+}
+
+#[tokio::test]
+async fn devices_without_a_session_and_the_device_itself_do_not_count() {
+    let mut library = Library::start().await;
+    library.attached(limited("phone", "n1", "n1:r.0", 1)).await;
+    let again = library.attached(limited("phone", "n2", "n2:r.0", 1)).await;
+    library.release("phone", "n2:r.0", &again.generation, true).await;
+    library.attached(limited("web", "n3", "n1:r.0", 1)).await;
+    let record = library.record("phone").await;
+    assert_eq!((&record["owner"], &record["dismissed"]), (&json!(""), &Value::Null));
+}
+
+#[tokio::test]
+async fn an_attach_that_is_refused_replaces_nobody() {
+    let mut library = Library::start().await;
+    library.attached(limited("phone", "n1", "n1:r.0", 1)).await;
+    let full = Attach { devices_max: 1, ..limited("web", "n2", "n2:r.0", 1) };
+    assert_eq!(library.attach(full).await, Attached::TooMany);
+    assert_eq!(library.record("phone").await["owner"], "n1:r.0");
+}
+
+// If any of these gave it the device back, two sessions would replace each other for ever.
+#[tokio::test]
+async fn a_replaced_session_gets_its_device_back_by_no_way_but_a_new_connection() {
+    let mut library = Library::start().await;
+    let old = library.attached(limited("phone", "n1", "n1:r.0", 1)).await;
+    library.attached(limited("web", "n2", "n2:r.0", 1)).await;
+    let replaced = Attached::Dismissed("replaced".to_owned(), String::new());
+    for mode in ["connect", "again", "repair"] {
+        let repeated = Attach { mode, generation: &old.generation, ..limited("phone", "n1", "n1:r.0", 1) };
+        assert_eq!(library.attach(repeated).await, replaced, "{mode}");
+    }
+    assert_eq!(library.touch("phone", &old.generation, "n1:r.0").await, 0);
+    assert_eq!(library.release("phone", "n1:r.0", &old.generation, true).await, "nobody");
+    assert_eq!(library.record("phone").await["owner"], "");
+    assert_eq!(library.record("web").await["owner"], "n2:r.0");
+
+    library.attached(limited("phone", "n3", "n1:r.0", 1)).await;
+    assert_eq!(library.record("phone").await["dismissed"], Value::Null);
+    assert_eq!(library.record("web").await["dismissed"]["kind"], "replaced");
+}
+
+#[tokio::test]
+async fn an_owner_that_was_judged_dead_is_replaced_first_and_does_not_come_back() {
+    let mut library = Library::start().await;
+    library.attached(limited("phone", "n1", "n1:r.0", 2)).await;
+    let paused = library.attached(limited("web", "n2", "n2:r.0", 2)).await;
+    library.set_record("web", "owner", json!("")).await;
+    library.set_record("web", "struck", json!("n2:r.0")).await;
+    let mut told = library.listen("n2:r.0").await;
+    library.attached(limited("tv", "n3", "n3:r.0", 2)).await;
+    assert_eq!(told.next().await["kind"], "replaced", "it may only have been paused");
+    assert_eq!(library.touch("web", &paused.generation, "n2:r.0").await, 0);
+    assert_eq!(library.record("phone").await["owner"], "n1:r.0", "one that lives stays");
+}
+
+#[tokio::test]
+async fn a_kick_ends_the_named_sessions_and_keeps_devices_and_messages() {
+    let mut library = Library::start().await;
+    let phone = library.attached(Attach::new("phone", "n1")).await;
+    library.attached(Attach::new("web", "n2")).await;
+    library.add(&["1-0"]).await;
+    let mut told = library.listen("n1:r.0").await;
+    assert_eq!(library.disconnect(json!(["phone", "unknown"]), "too loud", false).await, 1);
+    let (generation, reason) = (phone.generation, "too loud");
+    assert_eq!(
+        told.next().await,
+        json!({"kind": "kicked", "user": USER, "device": "phone", "generation": generation, "reason": reason})
+    );
+    assert_eq!(library.record("phone").await["dismissed"], json!({"kind": "kicked", "reason": reason}));
+    assert_eq!(library.record("web").await["owner"], "n1:r.0");
+    assert_eq!(library.ids().await, ["1-0"]);
+    assert_eq!(library.read("phone", 10).await, ["1-0"]);
+
+    assert_eq!(library.disconnect(json!([]), "", false).await, 0, "no device is not every device");
+    assert_eq!(library.disconnect(Value::Null, "", false).await, 1);
+    assert_eq!(library.disconnect(Value::Null, "", false).await, 0);
+}
+
+#[tokio::test]
+async fn tokens_that_were_issued_until_a_refusal_attach_nothing_any_more() {
+    let mut library = Library::start().await;
+    library.attached(Attach { issued_at_s: 1, ..Attach::new("phone", "n1") }).await;
+    library.attached(Attach { issued_at_s: 1, ..Attach::new("web", "n2") }).await;
+    let before = library.now_s().await;
+    assert_eq!(library.disconnect(json!(["phone"]), "stolen", true).await, 2, "no stale token keeps a session");
+    let after = library.now_s().await;
+    assert_eq!(library.record("phone").await["dismissed"]["kind"], "kicked");
+    assert_eq!(library.record("web").await["dismissed"]["kind"], "refused");
+
+    for (issued_at_s, mode) in [(-1, "connect"), (before, "connect"), (before, "again"), (before, "repair")] {
+        let stale = Attach { issued_at_s, mode, ..Attach::new("phone", "n3") };
+        assert_eq!(library.attach(stale).await, Attached::Refused, "{issued_at_s} {mode}");
+    }
+    let fresh = library.attached(Attach { issued_at_s: after + 1, ..Attach::new("phone", "n4") }).await;
+    assert!((before..=after).contains(&(fresh.refuse_before_s as i64)), "{fresh:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_holds_for_a_user_without_devices_until_no_token_can_be_that_old() {
+    let mut library = Library::start_with(RedisOptions::default().args.as_slice()).await;
+    assert_eq!(library.disconnect(Value::Null, "", true).await, 0);
+    let devices = library.devices.clone();
+    let tend = json!({
+        "user": USER, "channels": "c:", "length_max": 10_000, "age_max_ms": DAY_MS, "device_idle_ms": DAY_MS,
+        "alive": null, "page": 256,
+    });
+    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[&tend.to_string()]).await;
+    assert_eq!(library.attach(Attach::new("phone", "n1")).await, Attached::Refused);
+
+    let old = library.now_s().await - 31 * 24 * 60 * 60;
+    library.query::<()>(&["HSET", &devices, "#refuse_before", &old.to_string()]).await;
+    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[&tend.to_string()]).await;
+    assert_eq!(library.query::<u64>(&["EXISTS", &devices]).await, 0);
+    library.attached(Attach { primary: PRIMARY, ..Attach::new("phone", "n2") }).await;
+}
+
+#[tokio::test]
+async fn a_refusal_stands_in_the_way_of_no_trim_and_no_purge() {
+    let mut library = Library::start().await;
+    library.disconnect(Value::Null, "", true).await;
+    let later = library.now_s().await + 5;
+    library.attached(Attach { issued_at_s: later, ..Attach::new("phone", "n1") }).await;
+    library.add(&["1-0"]).await;
+    library.read("phone", 10).await;
+    library.ack("phone", &["1-0"]).await;
+    assert_eq!(library.trim().await, 1);
+    let channels = library.keys.control_prefix();
+    assert_eq!(library.call_user::<u64>(Function::Purge, &[USER, &channels]).await, 1);
+    assert_eq!(library.attach(Attach::new("phone", "n2")).await, Attached::Refused, "a purge forgives nobody");
+}
