@@ -12,6 +12,7 @@ use homing_protocol::code::ErrorCode;
 use homing_protocol::id::EntryId;
 use homing_protocol::limits::META_BYTES_MAX;
 use homing_protocol::message::Entry;
+use homing_protocol::name::Name;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -41,15 +42,39 @@ pub(super) enum Encoding {
 /// The members of a message, beside its user.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PublishRequest<'a> {
+pub(super) struct Members<'a> {
     #[serde(borrow)]
-    data: &'a RawValue,
+    pub(super) data: &'a RawValue,
     #[serde(borrow)]
-    key: Option<Text<'a>>,
-    ttl_s: Option<u64>,
+    pub(super) key: Option<Text<'a>>,
+    pub(super) ttl_s: Option<u64>,
     #[serde(borrow)]
-    meta: Option<&'a RawValue>,
-    encoding: Option<Encoding>,
+    pub(super) meta: Option<&'a RawValue>,
+    pub(super) encoding: Option<Encoding>,
+    #[serde(borrow)]
+    pub(super) device: Option<Text<'a>>,
+    pub(super) receipt: Option<bool>,
+}
+
+impl<'a> Members<'a> {
+    /// The message that they stand for.
+    pub(super) fn message(self, traceparent: Option<&'a str>) -> Result<NewMessage<'a>, Problem> {
+        let device = self.device.map(|device| name("device", &device.0)).transpose()?;
+        Ok(NewMessage {
+            data: payload(self.data, self.encoding)?,
+            key: self.key.map(|key| key.0),
+            ttl_s: self.ttl_s,
+            meta: self.meta,
+            device,
+            receipt: self.receipt.unwrap_or(false),
+            traceparent,
+        })
+    }
+}
+
+/// The name that a member holds.
+pub(super) fn name(member: &str, text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|error| Problem::new(ErrorCode::BadName, format!("'{member}': {error}")))
 }
 
 /// Appends one message: 201 with its id, 200 if its key was seen.
@@ -70,14 +95,11 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
 
 /// The message that a body stands for.
 pub(crate) fn parse<'a>(body: &'a [u8], traceparent: Option<&'a str>) -> Result<NewMessage<'a>, Problem> {
-    let request: PublishRequest<'a> = body::parse_object(body)?;
-    let data = payload(request.data, request.encoding)?;
-    let key = request.key.map(|key| key.0);
-    Ok(NewMessage { data, key, ttl_s: request.ttl_s, meta: request.meta, traceparent })
+    body::parse_object::<Members<'a>>(body)?.message(traceparent)
 }
 
 /// The payload that `data` and `encoding` stand for.
-pub(super) fn payload<'a>(data: &'a RawValue, encoding: Option<Encoding>) -> Result<Payload<'a>, Problem> {
+fn payload<'a>(data: &'a RawValue, encoding: Option<Encoding>) -> Result<Payload<'a>, Problem> {
     let Some(Encoding::Base64) = encoding else { return Ok(Payload::Json(data)) };
     let bad = |detail: &str| Problem::new(ErrorCode::BadValue, format!("'data' must be a text in base64: {detail}"));
     let text: Text<'_> = serde_json::from_str(data.get()).map_err(|_| bad("this is no text"))?;

@@ -7,7 +7,7 @@ use super::wire::{Action, AttachMode, Command, Now};
 use super::{Attach, Session, Walk};
 use crate::frame::{GapReason, MessagesFrame};
 use crate::id::EntryId;
-use crate::message::{Entry, Expiry};
+use crate::message::{Entry, Envelope, Expiry};
 
 /// Beside its payload, an entry in flight is charged so many bytes.
 const ENTRY_BYTES_OVERHEAD: usize = 128;
@@ -19,6 +19,8 @@ enum Fate {
     Deliver,
     Expired,
     TooBig,
+    /// It is for another device.
+    Skipped,
 }
 
 impl Session {
@@ -154,7 +156,8 @@ impl Session {
         let envelope = entry.envelope();
         let bytes = (envelope.payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32;
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
-        match self.fate(now, entry.id, attempt, envelope.payload_bytes, envelope.expiry) {
+        match self.fate(now, entry.id, attempt, &envelope) {
+            Fate::Skipped => self.ack_silently(entry.id),
             Fate::Expired => {
                 actions.push(Action::Expired);
                 self.ack_silently(entry.id);
@@ -175,16 +178,19 @@ impl Session {
         }
     }
 
-    fn fate(&self, now: Now, id: EntryId, attempt: u32, payload_bytes: usize, expiry: Expiry) -> Fate {
-        let expired = match expiry {
+    fn fate(&self, now: Now, id: EntryId, attempt: u32, envelope: &Envelope<'_>) -> Fate {
+        let expired = match envelope.expiry {
             Expiry::Never => false,
             Expiry::At(at_ms) => at_ms <= now.unix_ms,
             // Appended before this session attached: a generation is Redis's time of the attach in microseconds.
             Expiry::ConnectedOnly => attempt > 1 || id.ms < self.generation / 1_000,
         };
-        if expired {
+        if !envelope.is_for(self.device.as_str()) {
+            // First: what is none of this device's is neither lost nor late for it.
+            Fate::Skipped
+        } else if expired {
             Fate::Expired
-        } else if payload_bytes > self.config.payload_bytes_max {
+        } else if envelope.payload_bytes > self.config.payload_bytes_max {
             Fate::TooBig
         } else {
             Fate::Deliver
