@@ -207,10 +207,7 @@ enum ResultMember<'a> {
 }
 
 /// One result for each element of the request: its own problem, or the next outcome.
-fn answer(
-    problems: Vec<Option<Problem>>,
-    outcomes: Vec<Result<Published, PublishError>>,
-) -> Result<Response, Problem> {
+fn answer(problems: Vec<Option<Problem>>, outcomes: Vec<Result<Published, PublishError>>) -> Result<Response, Problem> {
     let mut outcomes = outcomes.into_iter();
     let results: Vec<Result<Published, Problem>> = problems
         .into_iter()

@@ -20,6 +20,7 @@ use super::answer;
 use super::body::{self, BodyLimits};
 use super::page::Page;
 use super::problem::Problem;
+use super::receipt::{self, Patience};
 use super::request::{authorize, path_name, traceparent};
 use super::router::ApiState;
 use crate::config::Scope;
@@ -77,17 +78,26 @@ pub(super) fn name(member: &str, text: &str) -> Result<Name, Problem> {
     Name::parse(text).map_err(|error| Problem::new(ErrorCode::BadName, format!("'{member}': {error}")))
 }
 
-/// Appends one message: 201 with its id, 200 if its key was seen.
+/// Appends one message: 201 with its id, 200 if its key was seen. With `wait` in the query, after it was acked.
 pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     authorize(&api.keys, &parts.headers, Scope::Publish)?;
     let user = path_name(&mut parts, "user").await?;
+    let patience = Patience::parse(&parts.uri)?;
     // Base64 is a third longer than the bytes.
     let bytes_max = api.config.payload_bytes_max.div_ceil(3) * 4 + META_BYTES_MAX + BODY_BYTES_BESIDE;
     let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
-    let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
+    let (body, held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let message = parse(&body, traceparent(&parts.headers))?;
+    // Before the message is appended: a refusal must leave nothing behind.
+    let waiting = patience.map(|patience| receipt::begin(api, patience)).transpose()?;
+    let message = NewMessage { receipt: message.receipt || waiting.is_some(), ..message };
     let published = api.publisher.publish(&user, &message).await?;
+    if let Some(waiting) = waiting {
+        // While its producer waits, others need the room.
+        drop((body, held));
+        return receipt::answer_when_acked(api, &user, published, waiting).await;
+    }
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     // An id is digits and a dash: no escaping is needed.
     Ok(answer::json(status, Body::from(format!(r#"{{"id":"{}"}}"#, published.id))))

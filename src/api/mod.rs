@@ -13,6 +13,7 @@ mod host;
 mod messages;
 mod page;
 mod problem;
+mod receipt;
 mod request;
 mod router;
 mod users;

@@ -166,6 +166,8 @@ limit_options! {
     inbox_length_max: u64, "HOMING_INBOX_LENGTH_MAX", 1, 10_000_000;
     /// Age at which a message is dropped.
     inbox_age_max: Span, "HOMING_INBOX_AGE_MAX", seconds(1), days(3_650);
+    /// Receipts that the stream of receipts keeps, about; 0: none are written to it.
+    receipts_length: u64, "HOMING_RECEIPTS_LENGTH", 0, 100_000_000;
     /// Time between two passes of the janitor over all users.
     janitor_pause: Span, "HOMING_JANITOR_PAUSE", ms(100), days(1);
     /// Time between two heartbeats of a node.

@@ -43,6 +43,8 @@ pub struct Limits {
     pub inbox_length_max: u64,
     /// Age at which a message is dropped.
     pub inbox_age_max: Duration,
+    /// Entries that the stream of receipts keeps; 0: there is none.
+    pub receipts_length: u64,
     /// Time between two passes of the janitor over all users.
     pub janitor_pause: Duration,
     /// Time between two heartbeats of a node.
@@ -84,6 +86,7 @@ impl Default for Limits {
             frames_burst: 1_000,
             inbox_length_max: 10_000,
             inbox_age_max: Duration::from_secs(7 * 24 * 60 * 60),
+            receipts_length: 100_000,
             janitor_pause: Duration::from_secs(60),
             node_heartbeat: Duration::from_secs(2),
             node_dead_after: Duration::from_secs(6),

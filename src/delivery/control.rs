@@ -15,6 +15,8 @@ pub(crate) enum Control {
     Removed { user: String, device: String, generation: String },
     /// Messages of the device were dropped.
     Gap { user: String, device: String, gap: GapRecord },
+    /// Something became of a message that somebody at this node waits for. `token` says who, as text like `generation`.
+    Receipt { token: String, device: String, event: String },
     /// A node had to restore the notification flags: wake-ups may have been lost everywhere.
     FlagsRestored,
 }

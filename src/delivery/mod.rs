@@ -21,6 +21,7 @@ mod pipeline;
 mod probe;
 mod queue;
 pub mod readiness;
+mod receipts;
 mod sessions;
 mod shard;
 mod trims;
@@ -36,4 +37,4 @@ pub(crate) use pipeline::decode;
 
 pub use event::{Renewal, ShardGone, ShardHandle};
 pub use sessions::SessionKey;
-pub use shard::{Shard, ShardConfig, ShardRun, Stop};
+pub use shard::{Receipted, Shard, ShardConfig, ShardRun, Stop};

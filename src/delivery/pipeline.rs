@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::control::GapRecord;
+use super::receipts;
 use crate::store::keys::CONSUMER;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
@@ -26,6 +27,10 @@ pub(super) struct Identity {
     pub(super) owner: String,
     pub(super) devices_max: u32,
     pub(super) replace_after_ms: u64,
+    /// Entries that the stream of receipts keeps; 0 if there is none.
+    pub(super) receipts_length: u64,
+    /// How long what became of a message is remembered.
+    pub(super) receipt_seconds: u64,
 }
 
 /// Whom a command concerns.
@@ -62,6 +67,8 @@ pub(super) fn encode(
             call.arg(ids.iter().map(EntryId::to_string).collect::<Vec<_>>());
             pipeline.add(&call);
         }
+        Command::Announce { receipts } => receipts::encode_announce(pipeline, keys, identity, target, receipts),
+        Command::Record { receipts } => receipts::encode_record(pipeline, keys, identity, target, receipts),
         Command::Ack(batch) => encode_acks(pipeline, &inbox(), device, batch, devices),
         Command::AckGap { id, .. } => call(pipeline, Function::AckGap, &[&devices()], &[device_name, id]),
         Command::Sweep { .. } => {
@@ -150,9 +157,7 @@ fn encode_acks(
     if !batch.own.is_empty() {
         pipeline.command(3 + batch.own.len()).arg("XACK").arg(inbox).arg(device).ids(&batch.own);
     }
-    for id in &batch.foreign {
-        pipeline.command(4).arg("XACK").arg(inbox).arg(device).id(*id);
-    }
+    receipts::encode_foreign_acks(pipeline, inbox, device, &batch.foreign);
     if !batch.confirmations.is_empty() {
         pipeline.command(3).arg("HGET").arg(devices()).arg(device);
     }
@@ -206,6 +211,8 @@ pub(crate) fn decode<'a>(
             Reply::SetAside(replies::text(next(&mut values))?.and_then(|text| GapRecord::parse(&text)))
         }
         Command::Ack(batch) => decode_acks(batch, &mut values)?,
+        Command::Announce { receipts } => receipts::decode_announce(receipts, &mut values)?,
+        Command::Record { receipts } => receipts::decode_record(receipts, &mut values)?,
         Command::Sweep { .. } => {
             let (count, first, last) = replies::pending_summary(next(&mut values))?;
             let text = replies::text(next(&mut values))?;
@@ -242,7 +249,7 @@ pub(crate) fn decode<'a>(
     })
 }
 
-fn next<'a>(values: &mut impl Iterator<Item = Value<'a>>) -> Value<'a> {
+pub(super) fn next<'a>(values: &mut impl Iterator<Item = Value<'a>>) -> Value<'a> {
     values.next().unwrap_or(Value::Nil)
 }
 
@@ -251,10 +258,9 @@ fn decode_acks<'a>(
     values: &mut impl Iterator<Item = Value<'a>>,
 ) -> Result<Reply<&'a [u8]>, StoreError> {
     let own = if batch.own.is_empty() { 0 } else { replies::integer(next(values))? };
-    let removed = batch.foreign.iter().map(|_| replies::integer(next(values)).map(|count| count > 0));
-    let removed = removed.collect::<Result<_, _>>()?;
+    let (removed, withheld) = receipts::decode_foreign_acks(&batch.foreign, values)?;
     let generation = if batch.confirmations.is_empty() { None } else { recorded_generation(next(values))? };
-    Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, generation })
+    Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, withheld, generation })
 }
 
 fn decode_attach<'a>(

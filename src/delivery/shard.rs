@@ -52,7 +52,12 @@ pub struct ShardConfig {
     pub peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Users whose inboxes are over the length limit.
     pub overfull: mpsc::Sender<Name>,
+    /// Is told of receipts that somebody waits for.
+    pub receipted: Receipted,
 }
+
+/// Takes the token of who waits, the device, and the event.
+pub type Receipted = Arc<dyn Fn(&str, &str, &str) + Send + Sync>;
 
 /// How the node tells its shards to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,7 @@ pub struct Shard {
     pub(super) session_config: Arc<SessionConfig>,
     pub(super) peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub(super) overfull: mpsc::Sender<Name>,
+    pub(super) receipted: Receipted,
     pub(super) control_channel: String,
     pub(super) probe: Probe,
     pub(super) observer: Observer,
@@ -173,6 +179,8 @@ impl Shard {
                 owner: config.owner.clone(),
                 devices_max: limits.devices_max,
                 replace_after_ms: millis(limits.device_replace_after),
+                receipts_length: limits.receipts_length,
+                receipt_seconds: limits.inbox_age_max.as_secs(),
             },
             session_config: Arc::new(session_config(&limits)),
             trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
@@ -183,6 +191,7 @@ impl Shard {
             limits,
             peers: config.peers,
             overfull: config.overfull,
+            receipted: config.receipted,
             observer: Observer::new(),
             start: config.clock,
             sessions: Sessions::default(),

@@ -204,7 +204,10 @@ impl Publisher {
         let is_cut_off = failed.is_some();
         // A failure of the connection is everyone's who has no outcome.
         let failed = failed.map_or_else(left_out, |error| Err(error.into()));
-        Appended { outcomes: outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| failed.clone())).collect(), is_cut_off }
+        Appended {
+            outcomes: outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| failed.clone())).collect(),
+            is_cut_off,
+        }
     }
 
     /// Writes the command that appends a message.

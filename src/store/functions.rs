@@ -14,6 +14,7 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
     include_str!("../../migrations/0001_functions/18_lock.lua"),
+    include_str!("../../migrations/0001_functions/19_receipts.lua"),
 );
 
 /// The library's name in Redis.
@@ -46,6 +47,14 @@ pub enum Function {
     Heartbeat,
     /// Compares the server with the primary epoch.
     Recover,
+    /// Tells what became of messages.
+    Announce,
+    /// Records what became of messages, and tells who waits for it.
+    Record,
+    /// Notes who waits for what becomes of a message.
+    Await,
+    /// Acknowledges messages of which a session does not know whether they ask for receipts.
+    Ack,
     /// Takes or renews a lock.
     Lock,
     /// Gives a lock back.
@@ -69,6 +78,10 @@ impl Function {
             Self::Tend => "homing_1_tend",
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
+            Self::Announce => "homing_1_announce",
+            Self::Record => "homing_1_record",
+            Self::Await => "homing_1_await",
+            Self::Ack => "homing_1_ack",
             Self::Lock => "homing_1_lock",
             Self::Unlock => "homing_1_unlock",
         }

@@ -1,5 +1,6 @@
 //! Every key and channel that Homing uses in Redis. Nothing else formats one.
 
+use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 
 /// A key's name without its prefix. The doc comment of each is its schema.
@@ -14,6 +15,11 @@ pub enum Key<'a> {
     Devices(&'a Name),
     /// `{U}:once:K`, string: idempotency key K → entry id, for [`ONCE_SECONDS`].
     Once(&'a Name, &'a str),
+    /// `{U}:receipt:<id>`, hash: `<event> <device>` → Unix ms, `aim` → the only device, `waiting` → who waits; for the
+    /// time that an inbox keeps a message.
+    Receipt(&'a Name, EntryId),
+    /// `receipts`, stream: what became of messages whose producers asked: `user`, `device`, `id`, `event`, `at_ms`, `key`.
+    Receipts,
     /// `nodes`, hash: `<node>:<random per start>` → JSON `{node, shards, version, seen_ms}` by Redis's clock.
     Nodes,
     /// `probe:<node>`, stream of at most one entry: a shard's liveness probe.
@@ -75,6 +81,8 @@ impl KeySpace {
             Key::Inbox(user) => format!("{prefix}:{{{user}{INBOX_SUFFIX}"),
             Key::Devices(user) => format!("{prefix}:{{{user}{DEVICES_SUFFIX}"),
             Key::Once(user, key) => format!("{prefix}:{{{user}}}:once:{key}"),
+            Key::Receipt(user, id) => format!("{prefix}:{{{user}}}:receipt:{id}"),
+            Key::Receipts => format!("{prefix}:receipts"),
             Key::Nodes => format!("{prefix}:nodes"),
             Key::Probe(node) => format!("{prefix}:probe:{node}"),
             Key::Epoch => format!("{prefix}:epoch"),

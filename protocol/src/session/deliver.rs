@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::ledger::InFlight;
+use super::receipts::{ReceiptEvent, Wish};
 use super::wire::{Action, AttachMode, Command, Now};
 use super::{Attach, Session, Walk};
 use crate::frame::{GapReason, MessagesFrame};
@@ -136,6 +137,7 @@ impl Session {
             Some(Walk { after: EntryId::MIN, again: false })
         } else if complete {
             if self.ledger.keep_seen(number) > 0 {
+                self.forget_receipts();
                 actions.push(Action::Stale);
             }
             None
@@ -160,10 +162,15 @@ impl Session {
             Fate::Skipped => self.ack_silently(entry.id),
             Fate::Expired => {
                 actions.push(Action::Expired);
+                self.note_receipt(entry.id, Wish::of(entry, &envelope), ReceiptEvent::Expired);
                 self.ack_silently(entry.id);
             }
-            Fate::TooBig => self.set_aside(GapReason::TooBig, entry.id, actions),
+            Fate::TooBig => {
+                self.note_receipt(entry.id, Wish::of(entry, &envelope), ReceiptEvent::Dropped);
+                self.set_aside(GapReason::TooBig, entry.id, actions);
+            }
             Fate::Deliver => {
+                self.follow_receipt(entry.id, Wish::of(entry, &envelope), attempt);
                 self.ledger.insert(InFlight {
                     id: entry.id,
                     sent_ms: now.mono_ms,

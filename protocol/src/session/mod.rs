@@ -16,6 +16,7 @@ mod deliver;
 mod ledger;
 mod owner;
 mod protocol;
+mod receipts;
 mod redeliver;
 #[cfg(test)]
 mod tests;
@@ -25,18 +26,21 @@ use std::sync::Arc;
 
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
-use crate::frame::{Connect, ServerFrame, StartFrom};
+use crate::frame::{ServerFrame, StartFrom};
 use crate::id::EntryId;
 use crate::name::Name;
 
 pub use wire::{
-    AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Failure, Now,
+    AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Failure, Now, Open,
     Pending, Reply, SessionConfig, Urgency,
 };
+
+pub use receipts::{Receipt, ReceiptEvent, Wish};
 
 use acks::AckBuffer;
 use ledger::Ledger;
 use protocol::{Heartbeat, RateLimit};
+use receipts::Receipts;
 
 /// One live connection of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +68,7 @@ pub struct Session {
     walk_number: u16,
     ledger: Ledger,
     acks: Option<Box<AckBuffer>>,
+    receipts: Option<Box<Receipts>>,
     /// Ids for `SetAside` commands, few and rare.
     aside: Vec<(crate::frame::GapReason, EntryId)>,
     /// Entries that vanished from the pending list while they were claimed.
@@ -136,21 +141,6 @@ enum Forget {
     InFlight,
 }
 
-/// What a session is opened with.
-#[derive(Clone, Debug)]
-pub struct Open {
-    /// From the token.
-    pub user: Name,
-    /// From the token or the `connect` frame.
-    pub device: Name,
-    /// The `connect` frame.
-    pub connect: Connect,
-    /// When the token expires, Unix ms.
-    pub expires_at_ms: u64,
-    /// The node's primary epoch.
-    pub primary: u64,
-}
-
 impl Session {
     /// A session that wants to attach.
     #[must_use]
@@ -186,6 +176,7 @@ impl Session {
             walk_number: 1,
             ledger: Ledger::default(),
             acks: None,
+            receipts: None,
             aside: Vec::new(),
             gone: 0,
             given: (EntryId::MIN, EntryId::MIN),
@@ -257,6 +248,7 @@ impl Session {
             return Urgency::None;
         }
         let acks = self.acks.as_ref().is_some_and(|acks| !acks.is_empty());
+        let receipts = self.receipts.as_ref().is_some_and(|receipts| receipts.is_waiting());
         match (self.phase, self.attach) {
             (_, Attach::InFlight) => Urgency::None,
             (Phase::Ending, _) => Urgency::Now,
@@ -271,7 +263,7 @@ impl Session {
                     || self.acks.as_ref().is_some_and(|acks| acks.is_pressing());
                 if rare || self.wants_read(blocked).is_some() || self.wants_claim(now, blocked) {
                     Urgency::Now
-                } else if acks {
+                } else if acks || receipts {
                     Urgency::Coalesce
                 } else {
                     Urgency::None
@@ -292,6 +284,7 @@ impl Session {
             return;
         }
         if self.phase == Phase::Ending {
+            self.poll_receipts(commands);
             self.poll_acks(commands);
             commands.push(Command::Release { generation: self.generation, ended: true });
             return;
@@ -302,6 +295,7 @@ impl Session {
                 commands.push(Command::Attach(Box::new(self.attach_request(mode))));
             }
             Attach::Done => {
+                self.poll_receipts(commands);
                 self.poll_aside(commands);
                 self.poll_acks(commands);
                 if self.forget == Forget::Needed {
@@ -336,11 +330,12 @@ impl Session {
             }
             (Command::Release { .. }, Reply::Done) => self.phase = Phase::Done,
             (Command::Forget { .. }, Reply::Done) => self.close(CloseCode::Normal, actions),
-            (Command::Touch { .. }, Reply::Done) => {}
-            (Command::Ack(batch), Reply::Acked { own, removed, generation }) => {
+            (Command::Touch { .. } | Command::Announce { .. }, Reply::Done) => {}
+            (Command::Record { receipts }, Reply::Recorded(fresh)) => self.handle_recorded(receipts, &fresh),
+            (Command::Ack(batch), Reply::Acked { own, removed, withheld, generation }) => {
                 let count = own + removed.iter().filter(|removed| **removed).count() as u32;
                 actions.push(Action::Acked { count });
-                self.handle_acked(&batch, &removed, generation, actions);
+                self.handle_acked(&batch, &removed, withheld, generation, actions);
             }
             (Command::AckGap { id, reference }, Reply::Done) => {
                 self.handle_gap_acked(id, reference.as_deref(), actions)

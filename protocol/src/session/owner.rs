@@ -251,18 +251,17 @@ impl Session {
     }
 
     pub(super) fn handle_failed(&mut self, now: Now, command: Command, failure: Failure, actions: &mut Vec<Action>) {
+        if matches!(command, Command::Announce { .. } | Command::Record { .. }) {
+            return self.handle_receipts_failed(now, command, failure);
+        }
         if failure == Failure::WrongType && !self.is_ended() {
             let message = "the inbox key of this user holds something else than a stream; an operator must remove it";
             self.refuse(ErrorCode::InboxUnusable, message, None, CloseCode::Internal, actions);
         }
-        if matches!(failure, Failure::Refused | Failure::Unexpected) {
-            self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS;
-        }
-        if failure == Failure::NotLoaded {
-            self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS;
-        }
+        self.pause_after(now, failure);
         match command {
             Command::Attach(request) => self.handle_attach_failed(&request, failure, actions),
+            Command::Announce { .. } | Command::Record { .. } => {}
             Command::Ack(batch) => self.restore_acks(*batch),
             Command::AckGap { id, reference } => self.restore_gap_ack(id, reference),
             Command::SetAside { reason, ids, gone } => {
@@ -288,6 +287,14 @@ impl Session {
         }
         if failure == Failure::NoGroup {
             self.need_repair();
+        }
+    }
+
+    pub(super) fn pause_after(&mut self, now: Now, failure: Failure) {
+        match failure {
+            Failure::Refused | Failure::Unexpected => self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS,
+            Failure::NotLoaded => self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS,
+            Failure::Disconnected | Failure::NoGroup | Failure::WrongType => {}
         }
     }
 

@@ -1,10 +1,12 @@
 //! What passes between the session machine and its driver.
 
+use super::receipts::{Receipt, Wish};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
-use crate::frame::{Gap, GapReason};
+use crate::frame::{Connect, Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
+use crate::name::Name;
 
 /// The time, as the driver sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,21 @@ pub struct SessionConfig {
     pub frames_per_second: u32,
     /// Frames that a client may send at once.
     pub frames_burst: u32,
+}
+
+/// What a session is opened with.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// From the token.
+    pub user: Name,
+    /// From the token or the `connect` frame.
+    pub device: Name,
+    /// The `connect` frame.
+    pub connect: Connect,
+    /// When the token expires, Unix ms.
+    pub expires_at_ms: u64,
+    /// The node's primary epoch.
+    pub primary: u64,
 }
 
 /// How soon a session wants to be in a pipeline.
@@ -109,6 +126,16 @@ pub enum Command {
         /// Entries to count.
         gone: u32,
     },
+    /// Tell what became of messages on the stream of receipts.
+    Announce {
+        /// Each becomes an entry.
+        receipts: Vec<Receipt>,
+    },
+    /// Write down beside the messages what became of them, and wake up who waits for it.
+    Record {
+        /// The first record of each counts.
+        receipts: Vec<Receipt>,
+    },
     /// Acknowledge.
     Ack(Box<AckBatch>),
     /// Close a gap.
@@ -164,7 +191,8 @@ pub enum Command {
 pub struct AckBatch {
     /// Ids that this session delivered: one `XACK` for all.
     pub own: Vec<EntryId>,
-    /// Ids of unknown standing that must be confirmed one by one: an `XACK` each.
+    /// Ids of unknown standing: acknowledged one by one, unless their messages ask for receipts, which must be written
+    /// first.
     pub foreign: Vec<EntryId>,
     /// `acked` frames to send; also asks for the recorded generation.
     pub confirmations: Vec<Confirmation>,
@@ -203,6 +231,8 @@ pub enum Reply<B> {
         own: u32,
         /// For each of `foreign`, whether it was removed.
         removed: Vec<bool>,
+        /// Those of `foreign` that are pending still, because their messages ask for receipts.
+        withheld: Vec<(EntryId, Wish)>,
         /// With confirmations: the recorded generation, `None` if the record is gone.
         generation: Option<u64>,
     },
@@ -226,6 +256,8 @@ pub enum Reply<B> {
     PendingRead(Vec<(Entry<B>, bool, u32)>),
     /// To `ReadNew`.
     NewRead(Vec<Entry<B>>),
+    /// To `Record`: for each receipt, whether it was the first record.
+    Recorded(Vec<bool>),
     /// To the others.
     Done,
     /// It did not work.

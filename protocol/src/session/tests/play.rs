@@ -120,13 +120,14 @@ pub(super) struct Play {
     /// Of each connection.
     windows: Vec<usize>,
     dropped_hints: bool,
+    published: usize,
 }
 
 impl Play {
     pub(super) fn new(fault: Option<Fault>) -> Self {
         let mut pair = Pair::new(NODES);
         pair.world.redis.fault = fault;
-        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false }
+        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false, published: 0 }
     }
 
     /// Plays to the end; an error names the invariant that broke.
@@ -159,7 +160,12 @@ impl Play {
     fn step(&mut self, op: &Op) {
         let pair = &mut self.pair;
         match *op {
-            Op::Publish => drop(pair.publish("x")),
+            Op::Publish => {
+                // Every other message asks for receipts.
+                self.published += 1;
+                let wish = [("data", "x"), ("receipt", if self.published % 2 == 0 { "1" } else { "0" })];
+                pair.publish_fields(&wish);
+            }
             Op::Send(node) => drop(pair.send(node)),
             Op::Execute(node) => drop(pair.execute(node)),
             Op::Reply(node) => drop(pair.reply(node)),
@@ -254,6 +260,9 @@ impl Play {
         let Pair { world, nodes, .. } = &self.pair;
         if let Some((device, id)) = world.redis.robbed.first() {
             return Err(TestCaseError::fail(format!("trimmed: {id} was not acked by {device}")));
+        }
+        if let Some((device, id)) = world.redis.untold.first() {
+            return Err(TestCaseError::fail(format!("untold: {id} was acked for {device} without a receipt")));
         }
         if let Some(wrong) = world.wrongs.first() {
             return Err(TestCaseError::fail(wrong.clone()));

@@ -1,9 +1,11 @@
 //! Examples that read as claims, by what they are about.
 
 mod acks;
+mod aim;
 mod delivery;
 mod ends;
 mod frames;
 mod ownership;
+mod receipts;
 mod recovery;
 mod redelivery;
