@@ -10,6 +10,7 @@ mod memory_full;
 mod nodes;
 mod ownership;
 mod publish_once;
+mod receipts;
 mod tend;
 mod trim;
 
