@@ -261,7 +261,7 @@ impl Facts<'_> {
         }
         let is_given = self.groups.get(device).is_some_and(|(_, last)| self.id <= *last);
         Some(match self.envelope {
-            _ if !is_given => self.state_before_delivery(),
+            _ if !is_given => self.state_before_delivery(record),
             // It is set aside when the device's session finds it.
             None if self.pending.contains(device) => DeviceState::Dropped,
             // A read by a node that died showed nobody anything.
@@ -274,9 +274,13 @@ impl Facts<'_> {
         })
     }
 
-    fn state_before_delivery(&self) -> DeviceState {
+    fn state_before_delivery(&self, record: &DeviceRecord) -> DeviceState {
+        // A generation is the time of an attach in microseconds.
+        let attached_ms = record.generation.parse::<u64>().map_or(0, |generation| generation / 1_000);
         match self.envelope.map(|envelope| envelope.expiry) {
             Some(Expiry::At(at_ms)) if at_ms <= self.now_ms => DeviceState::Expired,
+            // Whoever is not connected now, or was not then, is not given it any more.
+            Some(Expiry::ConnectedOnly) if record.owner.is_empty() || self.id.ms < attached_ms => DeviceState::Expired,
             Some(_) => DeviceState::Waiting,
             // A trim takes only what every device was given.
             None if self.id <= self.last_generated => DeviceState::Dropped,

@@ -62,6 +62,12 @@ impl Scene<'_> {
         self
     }
 
+    /// A session holds it that attached at this time.
+    fn owned(mut self, attached_ms: u64) -> Self {
+        (self.record.owner, self.record.generation) = ("node:0.0".to_owned(), (attached_ms * 1_000).to_string());
+        self
+    }
+
     fn state(self) -> DeviceState {
         self.facts.state("web", &self.record).unwrap()
     }
@@ -77,6 +83,9 @@ fn what_the_groups_tell_of_a_message_without_receipt() {
     for (scene, state) in [
         (scene(Some(plain())).undelivered(), DeviceState::Waiting),
         (scene(Some(expired)).undelivered(), DeviceState::Expired),
+        (scene(Some(connected)).undelivered(), DeviceState::Expired),
+        (scene(Some(connected)).undelivered().owned(4), DeviceState::Waiting),
+        (scene(Some(connected)).undelivered().owned(6), DeviceState::Expired),
         (scene(Some(elsewhere)).undelivered(), DeviceState::Skipped),
         (scene(None).undelivered(), DeviceState::Dropped),
         (scene(Some(plain())).pending(), DeviceState::Delivered),

@@ -7,9 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::node::API_KEY;
+use crate::harness::proxy::Weather;
 use crate::harness::redis_server::inbox;
 use crate::harness::wait::eventually_within;
-use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, eventually, within};
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, TcpProxy, eventually, within};
 
 const STREAM: &str = "homing:receipts";
 
@@ -274,6 +275,33 @@ async fn a_time_out_says_what_is_pending_and_the_message_stays() {
         assert_eq!((status, &problem["code"]), (400, &json!("bad_value")), "{query}: {problem}");
     }
     assert_eq!(redis.inbox_length("alice").await, 0, "nothing was appended by what was refused");
+}
+
+// The node of the producer is cut off when the ack comes, so that nobody can wake it up.
+#[tokio::test]
+async fn a_wake_up_that_is_lost_costs_the_wait_its_time_and_not_its_truth() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let proxy = TcpProxy::start(redis.address()).await;
+    let node = Node::start(&redis, NodeOptions::default().redis_url(proxy.redis_url())).await;
+    let other = Node::start(&redis, NodeOptions::default()).await;
+    let mut client = Client::connect(&other, "alice", "web-1", ConnectOptions::default()).await;
+    let begun = Instant::now();
+    let path = "/v1/users/alice/messages?wait=acked&timeout_s=6";
+    let body = json!({ "data": 1 });
+    let waiting = node.post(path, &body);
+    let acking = async {
+        let id = client.next_message().await.id;
+        let receipt = format!("homing:{{alice}}:receipt:{id}");
+        let has = async |field: &str| redis.query::<u64>(&["HEXISTS", &receipt, field]).await == 1;
+        eventually("the producer waits", async || has("waiting").await.then_some(())).await;
+        proxy.set(Weather::Refusing);
+        client.ack(&[&id]).await;
+        eventually("the ack is recorded", async || has("acked web-1").await.then_some(())).await;
+        proxy.set(Weather::Fair);
+    };
+    let ((status, answer), ()) = within("the answer", async { tokio::join!(waiting, acking) }).await;
+    assert_eq!((status, &answer["state"]), (201, &json!("acked")), "{answer}");
+    assert!(begun.elapsed() >= Duration::from_secs(6));
 }
 
 // Without this, producers that give up would fill the places of those who wait.

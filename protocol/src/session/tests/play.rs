@@ -163,7 +163,7 @@ impl Play {
             Op::Publish => {
                 // Every other message asks for receipts.
                 self.published += 1;
-                let wish = [("data", "x"), ("receipt", if self.published % 2 == 0 { "1" } else { "0" })];
+                let wish = [("data", "x"), ("receipt", if self.published.is_multiple_of(2) { "1" } else { "0" })];
                 pair.publish_fields(&wish);
             }
             Op::Send(node) => drop(pair.send(node)),
