@@ -67,18 +67,6 @@ end
 
 redis.register_function('homing_1_await', await)
 
--- What a pending message wants in its receipts: {key or "", 1 if it is for one device only else 0}; nil if it asks for
--- none, or is for another device. As `Entry::envelope` in protocol/src/message.rs has it.
-local function wish_of(inbox, device, id)
-  local entry = redis.call('XRANGE', inbox, id, id)[1]
-  if not entry then return nil end
-  local fields = pairs_to_table(entry[2])
-  local receipt = fields['receipt']
-  if not fields['data'] or not receipt or receipt == '' or receipt == '0' then return nil end
-  if fields['device'] and fields['device'] ~= device then return nil end
-  return { fields['key'] or '', fields['device'] and 1 or 0 }
-end
-
 -- homing_1_ack: acknowledges messages that a session did not deliver itself, and so does not know.
 --   KEYS  1 inbox
 --   ARGV  1 device  2.. entry ids
@@ -103,3 +91,28 @@ local function ack(keys, argv)
 end
 
 redis.register_function { function_name = 'homing_1_ack', callback = ack, flags = { 'allow-oom' } }
+
+-- homing_1_publish_asking: appends a message that asks for receipts, and notes it for retention.
+--   KEYS  1 inbox  2 asked  3 once, if it has an idempotency key
+--   ARGV  1 seconds to remember the key  2 seconds to remember who asked  3.. field, value, ...
+--   reply {entry id, 1 if it was appended now, 0 if the key was seen}
+-- A function because a message that is not noted would be dropped without a receipt. Refused when memory is full, as any
+-- publish is.
+local function publish_asking(keys, argv)
+  local arguments = { argv[1] }
+  for i = 3, #argv do arguments[i - 1] = argv[i] end
+  local outcome
+  if keys[3] then
+    outcome = publish_once({ keys[1], keys[3] }, arguments)
+  else
+    arguments[1] = '*'
+    outcome = { redis.call('XADD', keys[1], unpack(arguments)), 1 }
+  end
+  if outcome[2] == 1 then
+    redis.call('ZADD', keys[2], (split_id(outcome[1])), outcome[1])
+    redis.call('EXPIRE', keys[2], argv[2])
+  end
+  return outcome
+end
+
+redis.register_function('homing_1_publish_asking', publish_asking)

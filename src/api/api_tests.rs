@@ -68,7 +68,11 @@ async fn fixture_with(hosts: Option<HostPolicy>) -> Fixture {
     let redis = TestServer::start(&[]);
     let store = redis.store().await;
     let (overfull, _) = mpsc::channel(1);
-    let publishing = PublisherConfig { payload_bytes_max: PAYLOAD_BYTES_MAX, inbox_length_max: 10_000 };
+    let publishing = PublisherConfig {
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        inbox_length_max: 10_000,
+        inbox_age_max: Duration::from_secs(60),
+    };
     let state = ApiState {
         store: store.clone(),
         publisher: Publisher::new(store.clone(), publishing, overfull),

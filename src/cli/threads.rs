@@ -163,8 +163,11 @@ fn hosts(config: &ServeConfig) -> Option<HostPolicy> {
 /// What the producer API works with, on one thread's connections.
 pub(super) fn api_state(shared: &Shared, store: Store) -> ApiState {
     let limits = &shared.config.limits;
-    let publisher =
-        PublisherConfig { payload_bytes_max: limits.payload_bytes_max, inbox_length_max: limits.inbox_length_max };
+    let publisher = PublisherConfig {
+        payload_bytes_max: limits.payload_bytes_max,
+        inbox_length_max: limits.inbox_length_max,
+        inbox_age_max: limits.inbox_age_max,
+    };
     ApiState {
         publisher: Publisher::new(store.clone(), publisher, shared.overfull.clone()),
         store,

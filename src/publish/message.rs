@@ -82,6 +82,11 @@ impl<'a> NewMessage<'a> {
         Ok(())
     }
 
+    /// Whether it is appended by a function, which answers also whether it was appended now.
+    pub(crate) fn is_call(&self) -> bool {
+        self.key.is_some() || self.receipt
+    }
+
     /// Bytes of the fields that may be large.
     pub(crate) fn bytes(&self) -> usize {
         self.data.bytes().len() + self.meta.map_or(0, |meta| meta.get().len())

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use homing_protocol::name::Name;
 use metrics::Counter;
@@ -35,6 +35,8 @@ pub struct PublisherConfig {
     pub payload_bytes_max: usize,
     /// Length from which on an inbox is reported as overfull.
     pub inbox_length_max: u64,
+    /// Age at which a message is dropped.
+    pub inbox_age_max: Duration,
 }
 
 /// A message that is in the inbox.
@@ -93,8 +95,8 @@ impl Publisher {
     pub async fn publish(&self, user: &Name, message: &NewMessage<'_>) -> Result<Published, PublishError> {
         message.check(self.inner.config.payload_bytes_max)?;
         let now_ms = now_ms();
-        let is_once = message.key.is_some();
-        let is_measured = !is_once && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
+        let is_call = message.is_call();
+        let is_measured = !is_call && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
         let send = || {
             self.store.shared().send(|commands| {
                 self.append(commands, user, message, now_ms);
@@ -103,10 +105,10 @@ impl Publisher {
                 }
             })
         };
-        let read = if is_once { read_once } else { read_appended };
+        let read = if is_call { read_once } else { read_appended };
         let mut replies = send().await?;
         let mut published = replies.reader().next().map_or_else(missing_reply, read);
-        if is_once && matches!(published, Err(StoreError::FunctionMissing)) {
+        if is_call && matches!(published, Err(StoreError::FunctionMissing)) {
             self.store.load_functions().await?;
             replies = send().await?;
             published = replies.reader().next().map_or_else(missing_reply, read);
@@ -181,7 +183,7 @@ impl Publisher {
             let mut replies = replies.reader();
             let mut missing = Vec::new();
             for index in waiting {
-                let read = if messages[index].1.key.is_some() { read_once } else { read_appended };
+                let read = if messages[index].1.is_call() { read_once } else { read_appended };
                 match replies.next().map_or_else(missing_reply, read) {
                     Err(StoreError::FunctionMissing) if attempt == 0 => missing.push(index),
                     outcome => outcomes[index] = Some(outcome.map_err(PublishError::from)),
@@ -216,6 +218,20 @@ impl Publisher {
         let inbox = keys.name(Key::Inbox(user));
         let fields = message.fields(now_ms);
         let mut command = match &message.key {
+            _ if message.receipt => {
+                let once = message.key.as_ref().map(|key| keys.name(Key::Once(user, key)));
+                let mut command = commands.command(7 + usize::from(once.is_some()) + fields.argument_count());
+                command.arg("FCALL").arg(Function::PublishAsking.name()).number(2 + u64::from(once.is_some()));
+                command.arg(inbox).arg(keys.name(Key::Asked(user)));
+                if let Some(once) = once {
+                    command.arg(once);
+                }
+                // Twice the age, so that it is still there when the last of its messages is dropped.
+                command
+                    .number(ONCE_SECONDS)
+                    .number(self.inner.config.inbox_age_max.as_secs().saturating_mul(2).max(60));
+                command
+            }
             None => {
                 let mut command = commands.command(3 + fields.argument_count());
                 command.arg("XADD").arg(inbox).arg("*");

@@ -47,6 +47,8 @@ pub enum Function {
     Heartbeat,
     /// Compares the server with the primary epoch.
     Recover,
+    /// Appends a message that asks for receipts, unless its key was seen.
+    PublishAsking,
     /// Tells what became of messages.
     Announce,
     /// Records what became of messages, and tells who waits for it.
@@ -78,6 +80,7 @@ impl Function {
             Self::Tend => "homing_1_tend",
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
+            Self::PublishAsking => "homing_1_publish_asking",
             Self::Announce => "homing_1_announce",
             Self::Record => "homing_1_record",
             Self::Await => "homing_1_await",

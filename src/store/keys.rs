@@ -18,6 +18,8 @@ pub enum Key<'a> {
     /// `{U}:receipt:<id>`, hash: `<event> <device>` → Unix ms, `aim` → the only device, `waiting` → who waits; for the
     /// time that an inbox keeps a message.
     Receipt(&'a Name, EntryId),
+    /// `{U}:asked`, sorted set: ids of messages that were published by HTTP and asked for receipts, by their ms.
+    Asked(&'a Name),
     /// `receipts`, stream: what became of messages whose producers asked: `user`, `device`, `id`, `event`, `at_ms`, `key`.
     Receipts,
     /// `nodes`, hash: `<node>:<random per start>` → JSON `{node, shards, version, seen_ms}` by Redis's clock.
@@ -82,6 +84,7 @@ impl KeySpace {
             Key::Devices(user) => format!("{prefix}:{{{user}{DEVICES_SUFFIX}"),
             Key::Once(user, key) => format!("{prefix}:{{{user}}}:once:{key}"),
             Key::Receipt(user, id) => format!("{prefix}:{{{user}}}:receipt:{id}"),
+            Key::Asked(user) => format!("{prefix}:{{{user}}}:asked"),
             Key::Receipts => format!("{prefix}:receipts"),
             Key::Nodes => format!("{prefix}:nodes"),
             Key::Probe(node) => format!("{prefix}:probe:{node}"),

@@ -304,6 +304,33 @@ async fn a_wake_up_that_is_lost_costs_the_wait_its_time_and_not_its_truth() {
     assert!(begun.elapsed() >= Duration::from_secs(6));
 }
 
+#[tokio::test]
+async fn what_retention_drops_is_told_and_ends_a_wait() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("inbox_length_max", "2").set("janitor_pause", "100ms");
+    let node = Node::start(&redis, options).await;
+    make_group(&redis, "billing").await;
+    Client::connect(&node, "alice", "web-1", ConnectOptions::default()).await.close().await;
+    let path = "/v1/users/alice/messages?wait=acked&timeout_s=60";
+    let body = json!({ "data": "first", "key": "k" });
+    let waiting = node.post(path, &body);
+    let filling = async {
+        eventually("the first is there", async || (redis.inbox_length("alice").await == 1).then_some(())).await;
+        redis.publish_all("alice", (0..2).map(|number| number.to_string())).await;
+    };
+    let ((status, answer), ()) = within("the answer", async { tokio::join!(waiting, filling) }).await;
+    assert_eq!(
+        (status, states(&answer)),
+        (201, ("dropped".to_owned(), vec![("web-1".to_owned(), "dropped".to_owned())]))
+    );
+    let receipts = read_receipts(&redis, "billing").await;
+    assert_eq!(receipts.len(), 1);
+    let id = answer["id"].as_str().expect("an id").to_owned();
+    for (name, value) in [("id", id.as_str()), ("device", "web-1"), ("event", "dropped"), ("key", "k")] {
+        assert_eq!(receipts[0][name], value);
+    }
+}
+
 // Without this, producers that give up would fill the places of those who wait.
 #[tokio::test]
 async fn a_producer_that_hangs_up_leaves_its_place_and_a_drain_answers_those_who_wait() {

@@ -8,6 +8,7 @@
 mod holding;
 mod overfull;
 mod pass;
+mod receipts;
 mod tending;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use redis::{Cmd, RedisResult, pipe};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use super::receipts::{self, DroppedReceipt};
 use crate::config::Limits;
 use crate::delivery::nodes::Nodes;
 use crate::store::{Function, Key, Store, StoreError};
@@ -79,8 +80,9 @@ struct Request<'a> {
     page: u32,
 }
 
-/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now.
-type Reply = (u64, u64, String, u64, u64, u64, u8, u64);
+/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now, and the
+/// drops that asked for a receipt.
+type Reply = (u64, u64, String, u64, u64, u64, u8, u64, Vec<DroppedReceipt>);
 
 impl Tending {
     pub(super) fn new(store: Store, nodes: Nodes, limits: &Limits) -> Self {
@@ -135,9 +137,12 @@ impl Tending {
 
         let mut again = Vec::new();
         let mut functions_missing = false;
+        let mut receipts = pipe();
+        receipts.ignore_errors();
         for (user, reply) in users.into_iter().zip(replies) {
             match reply.map_err(StoreError::from) {
                 Ok(reply) => {
+                    receipts::write(&mut receipts, self.store.keys(), &self.limits, user, &reply.8);
                     if found.note(reply) {
                         again.push(user);
                     }
@@ -152,6 +157,10 @@ impl Tending {
                     tracing::debug!(%user, %error, "a user's keys are not what they should be; left alone");
                 }
             }
+        }
+        if !receipts.is_empty() {
+            // Lost if this node dies now: the messages are gone. What they were can still be looked at.
+            let _: Vec<RedisResult<redis::Value>> = receipts.query_async(connection).await?;
         }
         if functions_missing {
             self.store.load_functions().await?;
@@ -171,7 +180,11 @@ impl Tending {
         };
         let request = serde_json::to_string(&request).map_err(|error| StoreError::Unexpected(error.to_string()))?;
         let keys = self.store.keys();
-        let mut command = Function::Tend.call(&[&keys.name(Key::Inbox(user)), &keys.name(Key::Devices(user))]);
+        let mut command = Function::Tend.call(&[
+            &keys.name(Key::Inbox(user)),
+            &keys.name(Key::Devices(user)),
+            &keys.name(Key::Asked(user)),
+        ]);
         command.arg(request);
         Ok(command)
     }
@@ -179,7 +192,7 @@ impl Tending {
 
 impl Found {
     /// Notes a reply; true if the user needs another call.
-    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms): Reply) -> bool {
+    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms, _): Reply) -> bool {
         self.removed += removed;
         self.dropped += dropped;
         self.expired += expired;

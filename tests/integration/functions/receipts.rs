@@ -8,6 +8,7 @@ use homing::store::{Function, Key};
 use homing_protocol::name::Name;
 use redis::Value;
 
+use super::tend::NO_AGE_MS;
 use super::{Attach, Library, USER};
 use crate::harness::within;
 
@@ -24,6 +25,24 @@ impl Library {
         let mut args = vec!["60", channels.as_str(), device];
         args.extend(receipts.iter().flat_map(|(_, event, aimed)| [*event, *aimed]));
         self.call(Function::Record, &names, &args).await
+    }
+
+    pub(super) fn asked_key(&self) -> String {
+        self.keys.name(Key::Asked(&Name::parse(USER).expect("a plain name")))
+    }
+
+    /// Publishes a message that asks, with fields beside; gives its id, and 1 if it was appended now.
+    async fn ask(&mut self, once: Option<&str>, fields: &[&str]) -> (String, u8) {
+        let mut keys = vec![self.inbox.clone(), self.asked_key()];
+        keys.extend(once.map(|key| self.once_key(key)));
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let args = [&["60", "60", "data", "x", "receipt", "1"], fields].concat();
+        self.call(Function::PublishAsking, &keys, &args).await
+    }
+
+    async fn asked(&mut self) -> Vec<String> {
+        let key = self.asked_key();
+        self.query(&["ZRANGE", &key, "0", "-1"]).await
     }
 
     async fn receipt(&mut self, id: &str) -> HashMap<String, String> {
@@ -165,4 +184,93 @@ async fn with_full_memory_receipts_are_written_as_acks_are() {
     assert_eq!(library.call::<Vec<u8>>(Function::Ack, &[&inbox], &["web", "1-0"]).await, [1]);
     let key = library.receipt_key("1-0");
     assert!(library.try_call::<u64>(Function::Await, &[&key], &["60", "n1:r.0#1"]).await.is_err(), "waiting can wait");
+}
+
+#[tokio::test]
+async fn a_message_that_asks_is_appended_and_noted_or_neither() {
+    let mut library = Library::start().await;
+    let (plain, appended) = library.ask(None, &[]).await;
+    assert_eq!(appended, 1);
+    let (keyed, appended) = library.ask(Some("k"), &["key", "k"]).await;
+    assert_eq!((appended, library.ask(Some("k"), &["key", "k"]).await), (1, (keyed.clone(), 0)));
+    assert_eq!(library.ids().await, [plain.clone(), keyed.clone()]);
+    assert_eq!(library.asked().await, [plain.clone(), keyed]);
+    let inbox = library.inbox.clone();
+    let entry: Vec<(String, Vec<String>)> = library.query(&["XRANGE", &inbox, &plain, &plain]).await;
+    assert_eq!(entry[0].1, ["data", "x", "receipt", "1"]);
+    let (asked, once) = (library.asked_key(), library.once_key("k"));
+    for key in [&asked, &once] {
+        assert!((1..=60).contains(&library.query::<i64>(&["TTL", key]).await));
+    }
+    library.redis.config_set("maxmemory", "1").await;
+    let outcome =
+        library.try_call::<Value>(Function::PublishAsking, &[&inbox, &asked], &["60", "60", "data", "x"]).await;
+    assert!(outcome.is_err());
+    assert_eq!(library.asked().await.len(), 2);
+}
+
+#[tokio::test]
+async fn retention_says_for_whom_it_dropped_a_message_that_asked() {
+    let mut library = Library::start().await;
+    for device in ["web", "phone"] {
+        library.attached(Attach::new(device, "1")).await;
+    }
+    let (acked, _) = library.ask(None, &[]).await;
+    let (shown, _) = library.ask(None, &["key", "k"]).await;
+    library.read("web", 2).await;
+    library.ack("web", &[&acked]).await;
+    let (aimed, _) = library.ask(None, &["device", "phone"]).await;
+    library.query::<String>(&["XADD", "homing:{alice}:inbox", "*", "data", "asks for nothing"]).await;
+    let (kept, _) = library.ask(None, &[]).await;
+    let (more, receipts) = library.tend_for_receipts(1, NO_AGE_MS, 100).await;
+    let row = |device: &str, id: &str, key: &str, aimed| (device.to_owned(), id.to_owned(), key.to_owned(), aimed);
+    let mut expected = [
+        row("phone", &acked, "", 0),
+        row("phone", &shown, "k", 0),
+        row("phone", &aimed, "", 1),
+        row("web", &shown, "k", 0),
+    ];
+    expected.sort();
+    assert_eq!((more, receipts), (0, expected.to_vec()));
+    assert_eq!(library.ids().await, [kept.clone()]);
+    assert_eq!(library.tend_for_receipts(1, NO_AGE_MS, 100).await, (0, vec![]));
+    assert_eq!(library.asked().await, [kept.clone()], "what is gone is not remembered");
+    // By age, everything.
+    library.redis.query::<()>(&["DEBUG", "SLEEP", "0.005"]).await;
+    let (_, receipts) = library.tend_for_receipts(10, 0, 100).await;
+    assert_eq!(receipts, [row("phone", &kept, "", 0), row("web", &kept, "", 0)]);
+    library.tend_for_receipts(10, 0, 100).await;
+    assert_eq!(library.asked().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn retention_by_age_goes_page_by_page_through_what_asked() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("web", "1")).await;
+    let asked = library.asked_key();
+    let ids: Vec<String> = (1..=7).flat_map(|ms| [format!("{ms}-9"), format!("{ms}-10")]).collect();
+    let inbox = library.inbox.clone();
+    for id in &ids {
+        library.query::<String>(&["XADD", &inbox, id, "data", "x", "receipt", "1"]).await;
+        let ms = id.split('-').next().expect("an id has a time");
+        library.query::<u64>(&["ZADD", &asked, ms, id]).await;
+    }
+    let mut told = Vec::new();
+    let mut calls = 0;
+    loop {
+        let (more, receipts) = library.tend_for_receipts(100, 1, 3).await;
+        // At most two of a millisecond more than a page.
+        assert!(receipts.len() <= 5, "{receipts:?}");
+        told.extend(receipts.into_iter().map(|(_, id, ..)| id));
+        calls += 1;
+        if more == 0 {
+            break;
+        }
+    }
+    let mut expected = ids.clone();
+    expected.sort();
+    told.sort();
+    assert_eq!(told, expected);
+    assert!(calls > 3, "{calls}");
+    assert_eq!(library.ids().await, [""; 0]);
 }
