@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::node::API_KEY;
+use crate::harness::port::free_port;
 use crate::harness::proxy::Weather;
 use crate::harness::redis_server::inbox;
 use crate::harness::wait::eventually_within;
@@ -216,6 +217,26 @@ async fn a_producer_that_waits_is_answered_as_soon_as_a_client_of_another_node_h
     assert_eq!(states(&answer), ("acked".to_owned(), vec![("web-1".to_owned(), "acked".to_owned())]));
     let device = &answer["devices"][0];
     assert!(device["acked_at_ms"].as_u64() >= device["delivered_at_ms"].as_u64() && device["acked_at_ms"].is_u64());
+}
+
+// That listener is served by the main thread, and wake-ups come to the shards'.
+#[tokio::test]
+async fn a_producer_at_a_listener_of_its_own_is_woken_up_too() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let node = Node::start(&redis, NodeOptions::default().set("api_listen", &address)).await;
+    let mut client = Client::connect(&node, "alice", "web-1", ConnectOptions::default()).await;
+    let url = format!("http://{address}/v1/users/alice/messages?wait=acked&timeout_s=60");
+    let begun = Instant::now();
+    let waiting = reqwest::Client::new().post(url).bearer_auth(API_KEY).json(&json!({ "data": 1 })).send();
+    let acking = async {
+        let message = client.next_message().await;
+        client.ack(&[&message.id]).await;
+    };
+    let (answer, ()) = within("the answer", async { tokio::join!(waiting, acking) }).await;
+    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    assert_eq!(answer["state"], "acked");
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[tokio::test]
