@@ -159,15 +159,19 @@ impl Session {
         // Not removed: not pending any more if it is within what this device was given; an earlier connection acked it.
         let is_done = |id: EntryId| foreign.get(&id).is_none_or(|removed| *removed || (id > start && id <= last));
         for Confirmation { reference, ids } in &batch.confirmations {
-            let (ids_later, ids): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|id| later.contains(id));
-            if !ids_later.is_empty() {
-                let confirmation = Confirmation { reference: reference.clone(), ids: ids_later };
-                self.acks.get_or_insert_default().batch.confirmations.push(confirmation);
-                if ids.is_empty() {
-                    continue;
+            if !later.is_empty() {
+                let ids_later: Vec<EntryId> = ids.iter().copied().filter(|id| later.contains(id)).collect();
+                let nothing_now = ids_later.len() == ids.len();
+                if !ids_later.is_empty() {
+                    let confirmation = Confirmation { reference: reference.clone(), ids: ids_later };
+                    self.acks.get_or_insert_default().batch.confirmations.push(confirmation);
+                    if nothing_now {
+                        continue;
+                    }
                 }
             }
-            let ids = ids.into_iter().filter(|id| is_done(*id)).map(AckedId::Message).collect();
+            let done = ids.iter().filter(|id| is_done(**id) && !later.contains(id));
+            let ids = done.map(|id| AckedId::Message(*id)).collect();
             actions.push(Action::Send(ServerFrame::Acked(ids).encode(reference.as_deref())));
         }
     }
