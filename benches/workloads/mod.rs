@@ -176,7 +176,12 @@ impl Driver {
                 Command::ReadNew { .. } => Reply::NewRead(entries.to_vec()),
                 Command::Ack(batch) => {
                     self.acked += batch.own.len() as u32;
-                    Reply::Acked { own: batch.own.len() as u32, removed: Vec::new(), generation: Some(1) }
+                    Reply::Acked {
+                        own: batch.own.len() as u32,
+                        removed: Vec::new(),
+                        withheld: Vec::new(),
+                        generation: Some(1),
+                    }
                 }
                 other => panic!("no {other:?} is due"),
             };

@@ -6,13 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::FutureExt as _;
 use homing_protocol::id::EntryId;
-use homing_protocol::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
+use homing_protocol::limits::{BATCH_MESSAGES_MAX, BATCH_USERS_MAX, JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
 use homing_protocol::message::{Entry, Expiry};
 use serde_json::Value;
 
 use super::cursor::Cursor;
 use super::entries::check_message;
-use crate::api::{Page, Problem, parse_batch, parse_message};
+use crate::api::{Batch, Page, Problem, parse_batch, parse_message};
 use crate::publish::message::TTL_S_MAX;
 use crate::publish::{NewMessage, Payload};
 
@@ -30,7 +30,12 @@ pub fn requests(data: &[u8]) {
             Err(problem) => check_problem(problem),
         },
         1 => match parse_batch(cursor.rest(), None) {
-            Ok(messages) => {
+            Ok(Batch::ToUsers(users, message)) => {
+                assert!(users.len() <= BATCH_USERS_MAX);
+                users.into_iter().filter_map(Result::err).for_each(check_problem);
+                check_published(&message, data);
+            }
+            Ok(Batch::Messages(messages)) => {
                 assert!(messages.len() <= BATCH_MESSAGES_MAX);
                 for message in messages {
                     match message {
@@ -89,6 +94,8 @@ fn check_published(message: &NewMessage<'_>, body: &[u8]) {
         }
     };
     assert_eq!(entry.envelope().expiry, expected);
+    assert_eq!(entry.envelope().aim, message.device.as_ref().map(|device| device.as_str().as_bytes()));
+    assert_eq!(entry.envelope().receipt, message.receipt);
 }
 
 /// Levels of nesting of valid JSON.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use homing_protocol::frame::{Gap, GapReason};
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
-use homing_protocol::session::{Attachment, Command, Pending, Reply};
+use homing_protocol::session::{Attachment, Command, Pending, ReceiptEvent, Reply};
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -20,6 +20,8 @@ pub(super) struct Inbox {
     pub(super) published: BTreeSet<EntryId>,
     pending: BTreeMap<EntryId, u32>,
     last: EntryId,
+    /// Messages whose end was announced.
+    announced: BTreeSet<EntryId>,
     generation: u64,
     gap: Option<Gap>,
 }
@@ -51,10 +53,24 @@ impl Inbox {
                 Reply::SetAside(self.gap.clone())
             }
             Command::Ack(batch) => {
+                for id in &batch.own {
+                    let asks = self.entry(*id).is_some_and(|entry| entry.envelope().receipt);
+                    let is_pending = self.pending.contains_key(id);
+                    // One for another device is nobody's ack.
+                    let is_for_all = self.entry(*id).is_some_and(|entry| entry.envelope().aim.is_none());
+                    assert!(!(asks && is_pending && is_for_all) || self.announced.contains(id), "{id} is acked untold");
+                }
                 let own = batch.own.iter().filter(|id| self.pending.remove(id).is_some()).count() as u32;
                 let removed = batch.foreign.iter().map(|id| self.pending.remove(id).is_some()).collect();
-                Reply::Acked { own, removed, generation: (!batch.confirmations.is_empty()).then_some(self.generation) }
+                let generation = (!batch.confirmations.is_empty()).then_some(self.generation);
+                Reply::Acked { own, removed, withheld: Vec::new(), generation }
             }
+            Command::Announce { receipts } => {
+                let ends = receipts.iter().filter(|receipt| receipt.event != ReceiptEvent::Delivered);
+                self.announced.extend(ends.map(|receipt| receipt.id));
+                Reply::Done
+            }
+            Command::Record { receipts } => Reply::Recorded(vec![true; receipts.len()]),
             Command::AckGap { id, .. } => {
                 self.gap.take_if(|gap| gap.id == *id);
                 Reply::Done

@@ -153,6 +153,18 @@ local function open_gap(record, reason, count)
   record.gap = { id = 'gap-' .. whole(now_us()), reason = reason, count = before + count }
 end
 
+-- What a pending message wants in its receipts: {key or "", 1 if it is for one device only else 0}; nil if it asks for
+-- none, or is for another device. As `Entry::envelope` in protocol/src/message.rs has it.
+local function wish_of(inbox, device, id)
+  local entry = redis.call('XRANGE', inbox, id, id)[1]
+  if not entry then return nil end
+  local fields = pairs_to_table(entry[2])
+  local receipt = fields['receipt']
+  if not fields['data'] or not receipt or receipt == '' or receipt == '0' then return nil end
+  if fields['device'] and fields['device'] ~= device then return nil end
+  return { fields['key'] or '', fields['device'] and 1 or 0 }
+end
+
 -- Trims what every device has acknowledged. With no group, or with a known device that lacks its group (it will be
 -- repaired at 0), nothing may go. Returns how many entries went.
 local function trim_acknowledged(inbox, devices)

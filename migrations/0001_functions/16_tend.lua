@@ -1,11 +1,12 @@
 -- homing_1_tend: the janitor's visit to one user: retention, idle devices, an inbox that nobody needs.
---   KEYS  1 inbox  2 devices
+--   KEYS  1 inbox  2 devices  3 asked, may be missing
 --   ARGV  1 JSON {user, channels, length_max, age_max_ms, device_idle_ms, alive: {"<node>:<random>": true} or null,
 --           page, presence}
 --         alive null: node deaths may not be judged now.
 --   reply {inbox length, pending over all devices, oldest unacknowledged entry id or "", entries removed,
 --           drops over all devices, devices expired, 1 if page was used up: call again, now in Unix ms, with presence:
---           devices whose owner is dead: device, owner, ...}
+--           {devices whose owner is dead: device, owner, ...},
+--           {{device, entry id, key or "", 1 if for that device only else 0}, ...}: drops that asked for a receipt}
 -- A function because each drop is counted for each device that had not acknowledged it, exactly once, and because a
 -- device expires only if it is still offline.
 
@@ -18,6 +19,44 @@ local function drop_pending(inbox, device, cutoff)
     local ids = {}
     for i, entry in ipairs(page) do ids[i] = entry[1] end
     dropped = dropped + redis.call('XACK', inbox, device, unpack(ids))
+  end
+end
+
+-- Which messages asked for receipts is a sorted set of their ids by their ms. What has left the inbox leaves it, too.
+local function prune_asked(inbox, asked)
+  if not asked or redis.call('EXISTS', asked) == 0 then return end
+  local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1]
+  if not first then
+    redis.call('DEL', asked)
+  else
+    redis.call('ZREMRANGEBYSCORE', asked, '-inf', '(' .. (split_id(first[1])))
+  end
+end
+
+-- `cutoff`, or an earlier one before which no more than about a page of messages asked for receipts; and 1 if it is one.
+local function within_page(asked, cutoff, page)
+  if not asked then return cutoff, 0 end
+  local ids = redis.call('ZRANGEBYSCORE', asked, '-inf', (split_id(cutoff)), 'LIMIT', 0, page)
+  if #ids < page then return cutoff, 0 end
+  -- The set does not know the order within a millisecond, so it is not divided.
+  local first, last = (split_id(ids[1])), (split_id(ids[#ids]))
+  local earlier = (first == last and increment(last) or last) .. '-0'
+  if id_less(earlier, cutoff) then return earlier, 1 end
+  return cutoff, 0
+end
+
+-- Notes for each device the messages before `cutoff` that asked for receipts and that it has not acknowledged.
+local function note_receipts(inbox, asked, groups, cutoff, receipts)
+  if not asked then return end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', asked, '-inf', (split_id(cutoff)))) do
+    if id_less(id, cutoff) then
+      for device, group in pairs(groups) do
+        local lost = id_less(group.last, id)
+        if not lost and group.pending > 0 then lost = #redis.call('XPENDING', inbox, device, id, id, 1) > 0 end
+        local wish = lost and wish_of(inbox, device, id)
+        if wish then receipts[#receipts + 1] = { device, id, wish[1], wish[2] } end
+      end
+    end
   end
 end
 
@@ -47,17 +86,23 @@ local function cut(inbox, groups, cutoff, drops)
   return removed
 end
 
-local function retain(inbox, request, drops, now)
+local function retain(inbox, asked, request, drops, receipts, now)
   local groups = groups_of(inbox)
   for name in pairs(groups) do drops[name] = drops[name] or 0 end
   -- At least 1: before the entry 0-0 there is no interval that XPENDING would take.
-  local removed = cut(inbox, groups, whole(math.max(1, math.floor(now / 1000) - request.age_max_ms)) .. '-0', drops)
+  local cutoff = whole(math.max(1, math.floor(now / 1000) - request.age_max_ms)) .. '-0'
+  local more
+  cutoff, more = within_page(asked, cutoff, request.page)
+  note_receipts(inbox, asked, groups, cutoff, receipts)
+  local removed = cut(inbox, groups, cutoff, drops)
+  if more == 1 then return removed, more end
   local excess = redis.call('XLEN', inbox) - request.length_max
-  local more = 0
   if excess > request.page then excess, more = request.page, 1 end
   if excess > 0 then
     local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', excess)
-    removed = removed + cut(inbox, groups_of(inbox), next_id(first[#first][1]), drops)
+    groups, cutoff = groups_of(inbox), next_id(first[#first][1])
+    note_receipts(inbox, asked, groups, cutoff, receipts)
+    removed = removed + cut(inbox, groups, cutoff, drops)
   end
   return removed, more
 end
@@ -113,15 +158,16 @@ end
 local REFUSAL_KEPT_S = 30 * 24 * 60 * 60
 
 local function tend(keys, argv)
-  local inbox, devices = keys[1], keys[2]
+  local inbox, devices, asked = keys[1], keys[2], keys[3]
   local request = cjson.decode(argv[1])
   local now = now_us()
   local refuse_before = redis.call('HGET', devices, REFUSE_BEFORE)
   if refuse_before and now / 1000000 - tonumber(refuse_before) > REFUSAL_KEPT_S then
     redis.call('HDEL', devices, REFUSE_BEFORE)
   end
-  local drops, removed, more = {}, 0, 0
-  if redis.call('EXISTS', inbox) == 1 then removed, more = retain(inbox, request, drops, now) end
+  local drops, removed, more, receipts = {}, 0, 0, {}
+  prune_asked(inbox, asked)
+  if redis.call('EXISTS', inbox) == 1 then removed, more = retain(inbox, asked, request, drops, receipts, now) end
   local dropped = report_drops(devices, request, drops)
   local expired, lost = expire_devices(inbox, devices, request, now)
   if more == 0 then removed = removed + trim_acknowledged(inbox, devices) end
@@ -145,7 +191,7 @@ local function tend(keys, argv)
     redis.call('DEL', inbox)
     forget_empty(devices)
   end
-  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000), lost }
+  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000), lost, receipts }
 end
 
 redis.register_function { function_name = 'homing_1_tend', callback = tend, flags = { 'allow-oom' } }

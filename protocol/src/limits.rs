@@ -42,5 +42,7 @@ pub const KEY_BYTES_MAX: usize = 128;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Most messages in one HTTP batch.
 pub const BATCH_MESSAGES_MAX: usize = 1_000;
+/// Most users that one HTTP request may send one message to.
+pub const BATCH_USERS_MAX: usize = 10_000;
 /// Largest body of one HTTP batch, in bytes.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -33,18 +33,28 @@ impl Expiry {
 
 /// What can be said of a message before it is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     /// Bytes of payload: `data`, or all fields and values of an entry without it.
     pub payload_bytes: usize,
     /// When it expires.
     pub expiry: Expiry,
+    /// The only device that it is for (field `device`); all of them if `None`.
+    pub aim: Option<&'a [u8]>,
+    /// Whether what becomes of it is to be written down (field `receipt`, neither empty nor "0").
+    pub receipt: bool,
 }
 
-impl Envelope {
+impl Envelope<'_> {
     /// Whether it may be given to any device at any time.
     #[must_use]
     pub fn is_for_everybody(&self) -> bool {
-        self.expiry == Expiry::Never
+        self.expiry == Expiry::Never && self.aim.is_none()
+    }
+
+    /// Whether this device is to get it.
+    #[must_use]
+    pub fn is_for(&self, device: &str) -> bool {
+        self.aim.is_none_or(|aim| aim == device.as_bytes())
     }
 }
 
@@ -65,19 +75,43 @@ impl<B: AsRef<[u8]>> Entry<B> {
         self.fields.iter().rev().find(|(field, _)| field.as_ref() == name).map(|(_, value)| value.as_ref())
     }
 
-    /// Payload size and expiry.
+    /// Payload size, expiry, and what else decides what becomes of the message.
     #[must_use]
-    pub fn envelope(&self) -> Envelope {
-        let payload_bytes = match self.field(b"data") {
+    pub fn envelope(&self) -> Envelope<'_> {
+        let (mut data, mut exp, mut aim, mut receipt) = (None, None, None, None);
+        // One pass, since every message goes through here; of a field that stands twice the last counts.
+        for (field, value) in &self.fields {
+            let slot = match field.as_ref() {
+                b"data" => &mut data,
+                b"exp" => &mut exp,
+                b"device" => &mut aim,
+                b"receipt" => &mut receipt,
+                _ => continue,
+            };
+            *slot = Some(value.as_ref());
+        }
+        let payload_bytes = match data {
             Some(data) => data.len(),
-            None => self.fields.iter().map(|(field, value)| field.as_ref().len() + value.as_ref().len()).sum(),
+            None => {
+                // These are a producer's own fields, by whatever names: they are shown, not obeyed.
+                (aim, receipt) = (None, None);
+                self.fields.iter().map(|(field, value)| field.as_ref().len() + value.as_ref().len()).sum()
+            }
         };
-        let expiry = match self.field(b"exp").and_then(|exp| std::str::from_utf8(exp).ok()?.parse().ok()) {
+        let expiry = match exp.and_then(|exp: &[u8]| std::str::from_utf8(exp).ok()?.parse().ok()) {
             None => Expiry::Never,
             Some(0) => Expiry::ConnectedOnly,
             Some(at) => Expiry::At(at),
         };
-        Envelope { payload_bytes, expiry }
+        let receipt = receipt.is_some_and(|receipt: &[u8]| !receipt.is_empty() && receipt != b"0");
+        Envelope { payload_bytes, expiry, aim, receipt }
+    }
+
+    /// The producer's own id, if it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        let key = self.field(b"key").filter(|key| key.len() <= KEY_BYTES_MAX)?;
+        std::str::from_utf8(key).ok()
     }
 
     /// Appends the message as JSON text. JSON payloads are spliced in exactly as they were published.
@@ -129,9 +163,7 @@ impl<B: AsRef<[u8]>> Entry<B> {
     }
 
     fn push_options(&self, text: &mut String) {
-        if let Some(key) = self.field(b"key").filter(|key| key.len() <= KEY_BYTES_MAX)
-            && let Ok(key) = std::str::from_utf8(key)
-        {
+        if let Some(key) = self.key() {
             text.push_str(r#","key":"#);
             push_string(text, key);
         }
@@ -252,6 +284,20 @@ mod tests {
         assert_eq!((&value["key"], &value["meta"], &value["exp"]), (&json!("k"), &json!({"m": 1}), &json!(99)));
         let value = encoded(&[(b"data", b"x"), (b"key", b"\xff"), (b"meta", b"[]"), (b"exp", b"soon")]);
         assert!(value.get("key").is_none() && value.get("meta").is_none() && value.get("exp").is_none());
+    }
+
+    #[test]
+    fn a_device_and_a_wish_for_receipts_are_heard_beside_data_only() {
+        let entry = |fields: &[(&'static str, &'static str)]| Entry { id: EntryId::MIN, fields: fields.to_vec() };
+        let aimed = entry(&[("device", "old"), ("data", "x"), ("device", "web-1"), ("receipt", "1")]);
+        assert!(aimed.envelope().is_for("web-1") && !aimed.envelope().is_for("old") && aimed.envelope().receipt);
+        // A thermometer's own field must not hide its reading from everybody.
+        let reading = entry(&[("device", "kitchen"), ("receipt", "1"), ("celsius", "20")]);
+        assert!(reading.envelope().is_for("web-1") && !reading.envelope().receipt);
+        for text in ["", "0"] {
+            assert!(!entry(&[("data", "x"), ("receipt", text)]).envelope().receipt, "{text:?}");
+        }
+        assert!(!entry(&[("data", "x"), ("device", "no name")]).envelope().is_for("web-1"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::auth::ApiKeys;
 use crate::config::{ApiKey, Scope, Secret};
-use crate::publish::{Publisher, PublisherConfig};
+use crate::publish::{Publisher, PublisherConfig, Waits};
 use crate::store::test_server::TestServer;
 use crate::store::{Function, Store};
 
@@ -68,10 +68,15 @@ async fn fixture_with(hosts: Option<HostPolicy>) -> Fixture {
     let redis = TestServer::start(&[]);
     let store = redis.store().await;
     let (overfull, _) = mpsc::channel(1);
-    let publishing = PublisherConfig { payload_bytes_max: PAYLOAD_BYTES_MAX, inbox_length_max: 10_000 };
+    let publishing = PublisherConfig {
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+        inbox_length_max: 10_000,
+        inbox_age_max: Duration::from_secs(60),
+    };
     let state = ApiState {
         store: store.clone(),
         publisher: Publisher::new(store.clone(), publishing, overfull),
+        waits: Waits::new(vec!["node:0.0".to_owned()], Duration::from_secs(60)),
         keys: ApiKeys::new(vec![
             key("all", ALL, &[Scope::Publish, Scope::Read, Scope::Manage]),
             key("reader", READER, &[Scope::Read]),

@@ -12,6 +12,7 @@ use homing_protocol::code::ErrorCode;
 use homing_protocol::id::EntryId;
 use homing_protocol::limits::META_BYTES_MAX;
 use homing_protocol::message::Entry;
+use homing_protocol::name::Name;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -19,6 +20,7 @@ use super::answer;
 use super::body::{self, BodyLimits};
 use super::page::Page;
 use super::problem::Problem;
+use super::receipt::{self, Patience};
 use super::request::{authorize, path_name, traceparent};
 use super::router::ApiState;
 use crate::config::Scope;
@@ -41,28 +43,61 @@ pub(super) enum Encoding {
 /// The members of a message, beside its user.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PublishRequest<'a> {
+pub(super) struct Members<'a> {
     #[serde(borrow)]
-    data: &'a RawValue,
+    pub(super) data: &'a RawValue,
     #[serde(borrow)]
-    key: Option<Text<'a>>,
-    ttl_s: Option<u64>,
+    pub(super) key: Option<Text<'a>>,
+    pub(super) ttl_s: Option<u64>,
     #[serde(borrow)]
-    meta: Option<&'a RawValue>,
-    encoding: Option<Encoding>,
+    pub(super) meta: Option<&'a RawValue>,
+    pub(super) encoding: Option<Encoding>,
+    #[serde(borrow)]
+    pub(super) device: Option<Text<'a>>,
+    pub(super) receipt: Option<bool>,
 }
 
-/// Appends one message: 201 with its id, 200 if its key was seen.
+impl<'a> Members<'a> {
+    /// The message that they stand for.
+    pub(super) fn message(self, traceparent: Option<&'a str>) -> Result<NewMessage<'a>, Problem> {
+        let device = self.device.map(|device| name("device", &device.0)).transpose()?;
+        Ok(NewMessage {
+            data: payload(self.data, self.encoding)?,
+            key: self.key.map(|key| key.0),
+            ttl_s: self.ttl_s,
+            meta: self.meta,
+            device,
+            receipt: self.receipt.unwrap_or(false),
+            traceparent,
+        })
+    }
+}
+
+/// The name that a member holds.
+pub(super) fn name(member: &str, text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|error| Problem::new(ErrorCode::BadName, format!("'{member}': {error}")))
+}
+
+/// Appends one message: 201 with its id, 200 if its key was seen. With `wait` in the query, after it was acked.
 pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     authorize(&api.keys, &parts.headers, Scope::Publish)?;
     let user = path_name(&mut parts, "user").await?;
+    let patience = Patience::parse(&parts.uri)?;
     // Base64 is a third longer than the bytes.
     let bytes_max = api.config.payload_bytes_max.div_ceil(3) * 4 + META_BYTES_MAX + BODY_BYTES_BESIDE;
     let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
-    let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
+    let (body, held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let message = parse(&body, traceparent(&parts.headers))?;
+    // Before the message is appended: a refusal must leave nothing behind.
+    let waiting = patience.map(|patience| receipt::begin(api, patience)).transpose()?;
+    let message = NewMessage { receipt: message.receipt || waiting.is_some(), ..message };
     let published = api.publisher.publish(&user, &message).await?;
+    if let Some(waiting) = waiting {
+        // While its producer waits, others need the room.
+        drop((body, held));
+        return receipt::answer_when_acked(api, &user, published, waiting).await;
+    }
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     // An id is digits and a dash: no escaping is needed.
     Ok(answer::json(status, Body::from(format!(r#"{{"id":"{}"}}"#, published.id))))
@@ -70,10 +105,7 @@ pub(super) async fn publish(api: &ApiState, request: Request) -> Result<Response
 
 /// The message that a body stands for.
 pub(crate) fn parse<'a>(body: &'a [u8], traceparent: Option<&'a str>) -> Result<NewMessage<'a>, Problem> {
-    let request: PublishRequest<'a> = body::parse_object(body)?;
-    let data = payload(request.data, request.encoding)?;
-    let key = request.key.map(|key| key.0);
-    Ok(NewMessage { data, key, ttl_s: request.ttl_s, meta: request.meta, traceparent })
+    body::parse_object::<Members<'a>>(body)?.message(traceparent)
 }
 
 /// The payload that `data` and `encoding` stand for.

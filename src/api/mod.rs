@@ -16,6 +16,7 @@ mod messages;
 mod page;
 mod presence;
 mod problem;
+mod receipt;
 mod request;
 mod router;
 mod topics;
@@ -23,7 +24,7 @@ mod users;
 
 // The parsers of request bodies, for the fuzz targets.
 #[cfg(any(test, fuzzing))]
-pub(crate) use {batch::parse_batch, messages::parse as parse_message, page::Page};
+pub(crate) use {batch::Batch, batch::parse_batch, messages::parse as parse_message, page::Page};
 
 pub use budget::BodyBudget;
 pub use health::{AdminState, Health};

@@ -5,6 +5,7 @@ use axum::extract::RawPathParams;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use homing_protocol::code::ErrorCode;
+use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 
 use super::problem::Problem;
@@ -44,6 +45,14 @@ pub(super) async fn path_text(parts: &mut Parts, parameter: &str) -> Result<Stri
 
 fn bad_path(parameter: &str, detail: &str) -> Problem {
     Problem::new(ErrorCode::BadName, format!("'{parameter}' in the path: {detail}"))
+}
+
+/// A message's id in the path.
+pub(super) async fn path_id(parts: &mut Parts, parameter: &str) -> Result<EntryId, Problem> {
+    let bad = |detail: String| Problem::new(ErrorCode::BadId, format!("'{parameter}' in the path: {detail}"));
+    let parameters = parts.extract::<RawPathParams>().await.map_err(|rejection| bad(rejection.body_text()))?;
+    let text = parameters.iter().find(|(name, _)| *name == parameter).map_or("", |(_, value)| value);
+    text.parse().map_err(|_| bad("this is no message id".to_owned()))
 }
 
 /// The W3C trace context of a request, if it is well-formed; the standard says to ignore any other.

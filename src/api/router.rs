@@ -15,9 +15,9 @@ use super::budget::BodyBudget;
 use super::health::{self, AdminState, Health};
 use super::host::{self, HostPolicy};
 use super::problem::Problem;
-use super::{batch, disconnect, follows, messages, presence, topics, users};
+use super::{batch, disconnect, follows, messages, presence, receipt, topics, users};
 use crate::auth::ApiKeys;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Waits};
 use crate::store::Store;
 use crate::telemetry::names;
 
@@ -43,6 +43,8 @@ pub struct ApiState {
     pub store: Store,
     /// Appends messages.
     pub publisher: Publisher,
+    /// Who waits for acks at this node.
+    pub waits: Waits,
     /// Who may call.
     pub keys: ApiKeys,
     /// Room for bodies, shared by all of a node's listeners and threads.
@@ -98,6 +100,7 @@ fn producer_routes(state: ApiState) -> Router {
             post(counted!("POST /v1/users/{user}/messages", messages::publish))
                 .get(counted!("GET /v1/users/{user}/messages", messages::browse)),
         )
+        .route("/v1/users/{user}/messages/{id}", get(counted!("GET /v1/users/{user}/messages/{id}", receipt::show)))
         .route("/v1/messages", post(counted!("POST /v1/messages", batch::publish)))
         .route(
             "/v1/users/{user}",

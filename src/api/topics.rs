@@ -47,6 +47,11 @@ async fn publish_one(api: &ApiState, parts: &Parts, body: Body, topic: Topic) ->
     let limits = BodyLimits { bytes_max, timeout: api.config.body_timeout };
     let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let message = parse(&body, traceparent(&parts.headers))?;
+    if message.receipt || message.device.is_some() {
+        let detail = "messages to topics take no 'device' and no 'receipt'; who has acknowledged one is told by \
+                      GET /v1/topics/{topic}/messages/{id}";
+        return Err(Problem::new(ErrorCode::BadValue, detail));
+    }
     let mut outcomes = api.publisher.publish_to_topics(std::slice::from_ref(&topic), &message).await?;
     let missing = || Problem::new(ErrorCode::Internal, "the message was left out");
     let published = outcomes.pop().ok_or_else(missing)??;

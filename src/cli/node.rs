@@ -22,6 +22,7 @@ use crate::delivery::janitor::{Janitor, OVERFULL_USERS_MAX};
 use crate::delivery::nodes::Nodes;
 use crate::delivery::presence::orphans::Orphans;
 use crate::delivery::readiness::Readiness;
+use crate::publish::Waits;
 use crate::store::Store;
 use crate::telemetry::{Recorder, names};
 use crate::transport::{AcceptConfig, Acceptor, Slots, listen};
@@ -53,6 +54,7 @@ pub(super) async fn run(
     let (stop, stopping) = watch::channel(Stop::No);
     let (close, closing) = watch::channel(false);
     let (end, ending) = watch::channel(false);
+    let owners = (0..shards as u16).map(|shard| nodes.owner(shard)).collect();
     let shared = Arc::new(Shared {
         config: config.clone(),
         store: store.clone(),
@@ -66,6 +68,7 @@ pub(super) async fn run(
         requests: Slots::new(SIDE_CONNECTIONS_MAX),
         bodies: BodyBudget::new(config.limits.bodies_bytes_max),
         overfull,
+        waits: Waits::new(owners, config.limits.inbox_age_max),
         clock,
     });
     let mut side: Vec<JoinHandle<()>> = vec![tokio::spawn(reload.run(shared.keys.clone())?)];
@@ -108,6 +111,7 @@ pub(super) async fn run(
     // Balancers notice first, then nobody new comes in, then those who are here are told to go.
     readiness.drain();
     tokio::time::sleep(pause).await;
+    shared.waits.close();
     close.send_replace(true);
     stop.send_replace(Stop::Drain { spread });
     let left = config.limits.drain_grace.saturating_sub(pause).saturating_sub(LAST_MOMENT).max(spread + LAST_MOMENT);

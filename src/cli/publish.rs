@@ -40,6 +40,12 @@ pub(super) struct PublishOptions {
     /// A JSON object that is delivered beside the data.
     #[arg(long, env = "HOMING_PUBLISH_META", value_name = "JSON")]
     meta: Option<String>,
+    /// The only device that gets it.
+    #[arg(long, env = "HOMING_PUBLISH_DEVICE", value_parser = parse_name)]
+    device: Option<Name>,
+    /// Have the server write down what becomes of it.
+    #[arg(long, env = "HOMING_PUBLISH_RECEIPT")]
+    receipt: bool,
     /// Where the server is [default: http://127.0.0.1:8080].
     #[arg(long, env = "HOMING_URL")]
     url: Option<String>,
@@ -74,6 +80,12 @@ fn body(options: &PublishOptions) -> Result<Value, Failure> {
     }
     if let Some(ttl_s) = options.ttl_s {
         body["ttl_s"] = json!(ttl_s);
+    }
+    if let Some(device) = &options.device {
+        body["device"] = json!(device.as_str());
+    }
+    if options.receipt {
+        body["receipt"] = json!(true);
     }
     if let Some(meta) = &options.meta {
         body["meta"] = serde_json::from_str(meta)

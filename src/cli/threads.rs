@@ -18,7 +18,8 @@ use crate::config::ServeConfig;
 use crate::delivery::nodes::Nodes;
 use crate::delivery::readiness::Readiness;
 use crate::delivery::{Shard, ShardConfig, Stop};
-use crate::publish::{Publisher, PublisherConfig};
+use crate::publish::waits::Told;
+use crate::publish::{Publisher, PublisherConfig, Waits};
 use crate::store::Store;
 use crate::transport::{AcceptConfig, Acceptor, Gate, HostFilter, Slots};
 
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     /// For the bodies of requests.
     pub(super) bodies: BodyBudget,
     pub(super) overfull: mpsc::Sender<Name>,
+    /// Producers that wait for acks.
+    pub(super) waits: Waits,
     pub(super) clock: Instant,
 }
 
@@ -112,6 +115,10 @@ async fn serve(
         clock: shared.clock,
         peers: Arc::new(move || nodes.owners()),
         overfull: shared.overfull.clone(),
+        receipted: Arc::new({
+            let waits = shared.waits.clone();
+            move |token, device, event| waits.tell(token, Told { device: device.to_owned(), event: event.to_owned() })
+        }),
     });
     let gate = Arc::new(Gate {
         shard: handle,
@@ -156,11 +163,15 @@ fn hosts(config: &ServeConfig) -> Option<HostPolicy> {
 /// What the producer API works with, on one thread's connections.
 pub(super) fn api_state(shared: &Shared, store: Store) -> ApiState {
     let limits = &shared.config.limits;
-    let publisher =
-        PublisherConfig { payload_bytes_max: limits.payload_bytes_max, inbox_length_max: limits.inbox_length_max };
+    let publisher = PublisherConfig {
+        payload_bytes_max: limits.payload_bytes_max,
+        inbox_length_max: limits.inbox_length_max,
+        inbox_age_max: limits.inbox_age_max,
+    };
     ApiState {
         publisher: Publisher::new(store.clone(), publisher, shared.overfull.clone()),
         store,
+        waits: shared.waits.clone(),
         keys: shared.keys.clone(),
         bodies: shared.bodies.clone(),
         health: shared.health.clone(),

@@ -180,6 +180,8 @@ limit_options! {
     presence_length: u64, "HOMING_PRESENCE_LENGTH", 0, 100_000_000;
     /// Time without a session after which a device is announced as offline.
     presence_grace: Span, "HOMING_PRESENCE_GRACE", ms(100), seconds(3_600);
+    /// Receipts that the stream of receipts keeps, about; 0: none are written to it.
+    receipts_length: u64, "HOMING_RECEIPTS_LENGTH", 0, 100_000_000;
     /// Time between two passes of the janitor over all users.
     janitor_pause: Span, "HOMING_JANITOR_PAUSE", ms(100), days(1);
     /// Time between two heartbeats of a node.

@@ -57,6 +57,8 @@ pub struct Limits {
     pub presence_length: u64,
     /// Time without a session after which a device is announced as offline.
     pub presence_grace: Duration,
+    /// Entries that the stream of receipts keeps; 0: there is none.
+    pub receipts_length: u64,
     /// Time between two passes of the janitor over all users.
     pub janitor_pause: Duration,
     /// Time between two heartbeats of a node.
@@ -105,6 +107,7 @@ impl Default for Limits {
             cursor_flush: Duration::from_secs(1),
             presence_length: 100_000,
             presence_grace: Duration::from_secs(10),
+            receipts_length: 100_000,
             janitor_pause: Duration::from_secs(60),
             node_heartbeat: Duration::from_secs(2),
             node_dead_after: Duration::from_secs(6),

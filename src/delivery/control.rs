@@ -24,6 +24,8 @@ pub(crate) enum Control {
     Kicked { user: String, device: String, generation: String, reason: String },
     /// The session's token is refused now.
     Refused { user: String, device: String, generation: String },
+    /// Something became of a message that somebody at this node waits for. `token` says who, as text like `generation`.
+    Receipt { token: String, device: String, event: String },
     /// A node had to restore the notification flags: wake-ups may have been lost everywhere.
     FlagsRestored,
 }

@@ -137,6 +137,7 @@ impl Shard {
         let now = self.now();
         match control {
             Control::FlagsRestored => self.lose_hints(now),
+            Control::Receipt { token, device, event } => (self.receipted)(&token, &device, &event),
             Control::Superseded { user, device, generation } => {
                 let generation = generation.parse().unwrap_or(0);
                 let known = self.with_device(&user, &device, now, |session, actions| {

@@ -24,6 +24,7 @@ pub mod presence;
 mod probe;
 mod queue;
 pub mod readiness;
+mod receipts;
 mod sessions;
 mod shard;
 mod topic_pipeline;
@@ -40,4 +41,4 @@ pub(crate) use pipeline::decode;
 
 pub use event::{Renewal, ShardGone, ShardHandle};
 pub use sessions::SessionKey;
-pub use shard::{Shard, ShardConfig, ShardRun, Stop};
+pub use shard::{Receipted, Shard, ShardConfig, ShardRun, Stop};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::control::{DismissalRecord, GapRecord};
-use super::topic_pipeline;
+use super::{receipts, topic_pipeline};
 use crate::store::keys::CONSUMER;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
@@ -36,6 +36,10 @@ pub(super) struct Identity {
     pub(super) presence: bool,
     pub(super) replace_after_ms: u64,
     pub(super) topics_per_user: u32,
+    /// Entries that the stream of receipts keeps; 0 if there is none.
+    pub(super) receipts_length: u64,
+    /// How long what became of a message is remembered.
+    pub(super) receipt_seconds: u64,
 }
 
 /// Whom a command concerns.
@@ -72,6 +76,8 @@ pub(super) fn encode(
             call.arg(ids.iter().map(EntryId::to_string).collect::<Vec<_>>());
             pipeline.add(&call);
         }
+        Command::Announce { receipts } => receipts::encode_announce(pipeline, keys, identity, target, receipts),
+        Command::Record { receipts } => receipts::encode_record(pipeline, keys, identity, target, receipts),
         Command::Ack(batch) => encode_acks(pipeline, &inbox(), device, batch, devices),
         Command::AckGap { id, .. } => call(pipeline, Function::AckGap, &[&devices()], &[device_name, id]),
         Command::Sweep { .. } => {
@@ -161,9 +167,7 @@ fn encode_acks(
     if !batch.own.is_empty() {
         pipeline.command(3 + batch.own.len()).arg("XACK").arg(inbox).arg(device).ids(&batch.own);
     }
-    for id in &batch.foreign {
-        pipeline.command(4).arg("XACK").arg(inbox).arg(device).id(*id);
-    }
+    receipts::encode_foreign_acks(pipeline, inbox, device, &batch.foreign);
     if !batch.confirmations.is_empty() {
         pipeline.command(3).arg("HGET").arg(devices()).arg(device);
     }
@@ -220,6 +224,8 @@ pub(crate) fn decode<'a>(
             Reply::SetAside(replies::text(next(&mut values))?.and_then(|text| GapRecord::parse(&text)))
         }
         Command::Ack(batch) => decode_acks(batch, &mut values)?,
+        Command::Announce { receipts } => receipts::decode_announce(receipts, &mut values)?,
+        Command::Record { receipts } => receipts::decode_record(receipts, &mut values)?,
         Command::Sweep { .. } => {
             let (count, first, last) = replies::pending_summary(next(&mut values))?;
             let text = replies::text(next(&mut values))?;
@@ -275,10 +281,9 @@ fn decode_acks<'a>(
     values: &mut impl Iterator<Item = Value<'a>>,
 ) -> Result<Reply<&'a [u8]>, StoreError> {
     let own = if batch.own.is_empty() { 0 } else { replies::integer(next(values))? };
-    let removed = batch.foreign.iter().map(|_| replies::integer(next(values)).map(|count| count > 0));
-    let removed = removed.collect::<Result<_, _>>()?;
+    let (removed, withheld) = receipts::decode_foreign_acks(&batch.foreign, values)?;
     let generation = if batch.confirmations.is_empty() { None } else { recorded_generation(next(values))? };
-    Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, generation })
+    Ok(Reply::Acked { own: u32::try_from(own).unwrap_or(0), removed, withheld, generation })
 }
 
 fn decode_attach<'a>(

@@ -57,7 +57,12 @@ pub struct ShardConfig {
     pub peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Users whose inboxes are over the length limit.
     pub overfull: mpsc::Sender<Name>,
+    /// Is told of receipts that somebody waits for.
+    pub receipted: Receipted,
 }
+
+/// Takes the token of who waits, the device, and the event.
+pub type Receipted = Arc<dyn Fn(&str, &str, &str) + Send + Sync>;
 
 /// How the node tells its shards to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,7 @@ pub struct Shard {
     pub(super) session_config: Arc<SessionConfig>,
     pub(super) peers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     pub(super) overfull: mpsc::Sender<Name>,
+    pub(super) receipted: Receipted,
     pub(super) control_channel: String,
     pub(super) probe: Probe,
     pub(super) observer: Observer,
@@ -187,6 +193,8 @@ impl Shard {
                 topics_per_user: limits.topics_per_user,
                 sessions_max: limits.sessions_per_user,
                 presence: limits.presence_length > 0,
+                receipts_length: limits.receipts_length,
+                receipt_seconds: limits.inbox_age_max.as_secs(),
             },
             session_config: Arc::new(session_config(&limits)),
             presence: Presence::default(),
@@ -198,6 +206,7 @@ impl Shard {
             limits,
             peers: config.peers,
             overfull: config.overfull,
+            receipted: config.receipted,
             observer: Observer::new(),
             start: config.clock,
             sessions: Sessions::default(),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use homing_protocol::depth;
 use homing_protocol::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
+use homing_protocol::name::Name;
 use serde_json::value::RawValue;
 
 use super::error::{Limit, PublishError};
@@ -40,6 +41,10 @@ pub struct NewMessage<'a> {
     pub ttl_s: Option<u64>,
     /// A JSON object that clients get beside the data.
     pub meta: Option<&'a RawValue>,
+    /// The only device that is to get it.
+    pub device: Option<Name>,
+    /// Whether what becomes of it is to be written down.
+    pub receipt: bool,
     /// W3C trace context of the producer.
     pub traceparent: Option<&'a str>,
 }
@@ -48,7 +53,7 @@ impl<'a> NewMessage<'a> {
     /// A message of nothing but data.
     #[must_use]
     pub fn new(data: Payload<'a>) -> Self {
-        Self { data, key: None, ttl_s: None, meta: None, traceparent: None }
+        Self { data, key: None, ttl_s: None, meta: None, device: None, receipt: false, traceparent: None }
     }
 
     /// Whether the message keeps all limits.
@@ -77,6 +82,16 @@ impl<'a> NewMessage<'a> {
         Ok(())
     }
 
+    /// Whether it is appended by a function, which answers also whether it was appended now.
+    pub(crate) fn is_call(&self) -> bool {
+        self.key.is_some() || self.receipt
+    }
+
+    /// Bytes of the fields that may be large.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.bytes().len() + self.meta.map_or(0, |meta| meta.get().len())
+    }
+
     /// The entry's fields, as PROTOCOL.md names them.
     ///
     /// `exp` is "0" for connected devices only: no time is in the past for every reader, whatever its clock.
@@ -95,13 +110,15 @@ impl<'a> NewMessage<'a> {
             self.key.as_ref().map(|key| ("key", Cow::Borrowed(key.as_bytes()))),
             expiry.map(|expiry| ("exp", expiry)),
             self.meta.map(|meta| ("meta", Cow::Borrowed(meta.get().as_bytes()))),
+            self.device.as_ref().map(|device| ("device", Cow::Borrowed(device.as_str().as_bytes()))),
+            self.receipt.then_some(("receipt", Cow::Borrowed(b"1".as_slice()))),
             self.traceparent.map(|traceparent| ("traceparent", Cow::Borrowed(traceparent.as_bytes()))),
         ])
     }
 }
 
 /// The fields of an entry.
-pub(crate) struct Fields<'a>([Option<Field<'a>>; 6]);
+pub(crate) struct Fields<'a>([Option<Field<'a>>; 8]);
 
 /// Name and value.
 type Field<'a> = (&'static str, Cow<'a, [u8]>);

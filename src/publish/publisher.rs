@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use homing_protocol::name::Name;
 use metrics::Counter;
@@ -21,6 +21,13 @@ use crate::telemetry::names;
 /// (the janitor visits every user anyway), and the others are spared a command.
 const LENGTH_SAMPLE: u32 = 64;
 
+/// Messages in one pipeline of a message to many users.
+const PIPELINE_MESSAGES_MAX: usize = 1_000;
+/// Bytes of payload in one pipeline of a message to many users: each of them gets a copy.
+const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Why a user got nothing when the connection failed for others.
+const NOT_SENT: &str = "Redis could not be reached for users before this one; nothing was sent to this one";
+
 /// What a publisher needs to know.
 #[derive(Clone, Debug)]
 pub struct PublisherConfig {
@@ -28,6 +35,8 @@ pub struct PublisherConfig {
     pub payload_bytes_max: usize,
     /// Length from which on an inbox is reported as overfull.
     pub inbox_length_max: u64,
+    /// Age at which a message is dropped.
+    pub inbox_age_max: Duration,
 }
 
 /// A message that is in the inbox.
@@ -37,6 +46,13 @@ pub struct Published {
     pub id: String,
     /// Whether it was appended by this call; `false` if its key was seen before.
     pub created: bool,
+}
+
+/// What became of the messages of one pipeline.
+struct Appended {
+    outcomes: Vec<Result<Published, PublishError>>,
+    /// The connection failed.
+    is_cut_off: bool,
 }
 
 /// Publishes messages. Cloning is cheap.
@@ -93,8 +109,8 @@ impl Publisher {
     pub async fn publish(&self, user: &Name, message: &NewMessage<'_>) -> Result<Published, PublishError> {
         message.check(self.inner.config.payload_bytes_max)?;
         let now_ms = now_ms();
-        let is_once = message.key.is_some();
-        let is_measured = !is_once && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
+        let is_call = message.is_call();
+        let is_measured = !is_call && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
         let send = || {
             self.store.shared().send(|commands| {
                 self.append(commands, user, message, now_ms);
@@ -103,10 +119,10 @@ impl Publisher {
                 }
             })
         };
-        let read = if is_once { read_once } else { read_appended };
+        let read = if is_call { read_once } else { read_appended };
         let mut replies = send().await?;
         let mut published = replies.reader().next().map_or_else(missing_reply, read);
-        if is_once && matches!(published, Err(StoreError::FunctionMissing)) {
+        if is_call && matches!(published, Err(StoreError::FunctionMissing)) {
             self.store.load_functions().await?;
             replies = send().await?;
             published = replies.reader().next().map_or_else(missing_reply, read);
@@ -122,37 +138,69 @@ impl Publisher {
     /// Publishes many messages in one pipeline; the outcomes are in the order of the messages. The first user's inbox
     /// is measured, which costs a batch next to nothing.
     pub async fn publish_batch(&self, messages: &[(Name, NewMessage<'_>)]) -> Vec<Result<Published, PublishError>> {
-        let now_ms = now_ms();
         let max = self.inner.config.payload_bytes_max;
-        let mut outcomes: Vec<_> = messages.iter().map(|(_, message)| message.check(max).map(|()| None)).collect();
-        let mut waiting: Vec<usize> = (0..messages.len()).filter(|index| outcomes[*index].is_ok()).collect();
+        let checks: Vec<_> = messages.iter().map(|(_, message)| message.check(max)).collect();
+        let good = messages.iter().zip(&checks).filter(|(_, check)| check.is_ok());
+        let good: Vec<_> = good.map(|((user, message), _)| (user, message)).collect();
+        let mut outcomes = self.append_all(&good, now_ms()).await.outcomes.into_iter();
+        checks.into_iter().map(|check| check.and_then(|()| outcomes.next().unwrap_or_else(left_out))).collect()
+    }
+
+    /// Publishes one message to many users, in pipelines of bounded size; the outcomes are in the order of the users.
+    ///
+    /// # Errors
+    /// [`PublishError::TooBig`] or [`PublishError::BadValue`] if nobody can be sent this message.
+    pub async fn publish_to_users(
+        &self,
+        users: &[Name],
+        message: &NewMessage<'_>,
+    ) -> Result<Vec<Result<Published, PublishError>>, PublishError> {
+        message.check(self.inner.config.payload_bytes_max)?;
+        let now_ms = now_ms();
+        let count_max = (PIPELINE_BYTES_MAX / message.bytes().max(1)).clamp(1, PIPELINE_MESSAGES_MAX);
+        let mut outcomes = Vec::with_capacity(users.len());
+        for users in users.chunks(count_max) {
+            let messages: Vec<_> = users.iter().map(|user| (user, message)).collect();
+            let mut appended = self.append_all(&messages, now_ms).await;
+            outcomes.append(&mut appended.outcomes);
+            if appended.is_cut_off {
+                break;
+            }
+        }
+        // Each further pipeline could wait for a dead connection as long as the first one did.
+        outcomes.resize_with(users.len(), || Err(PublishError::Unavailable(NOT_SENT.to_owned())));
+        Ok(outcomes)
+    }
+
+    /// Appends messages in one pipeline, which the caller bounds and has checked.
+    async fn append_all(&self, messages: &[(&Name, &NewMessage<'_>)], now_ms: u64) -> Appended {
+        let mut outcomes: Vec<Option<Result<Published, PublishError>>> = vec![None; messages.len()];
+        let mut waiting: Vec<usize> = (0..messages.len()).collect();
+        let mut failed = None;
         // At most once more, for functions that were missing.
         for attempt in 0..2 {
-            let Some(measured) = waiting.first().map(|index| &messages[*index].0) else { break };
+            let Some((measured, _)) = waiting.first().map(|index| messages[*index]) else { break };
             let sent = self.store.shared().send(|commands| {
                 for index in &waiting {
-                    let (user, message) = &messages[*index];
+                    let (user, message) = messages[*index];
                     self.append(commands, user, message, now_ms);
                 }
                 self.length(commands, measured);
             });
             let replies = match sent.await {
                 Ok(replies) => replies,
-                // A failure of the connection is everyone's.
                 Err(error) => {
-                    for index in waiting.drain(..) {
-                        outcomes[index] = Err(error.clone().into());
-                    }
+                    failed = Some(error);
                     break;
                 }
             };
             let mut replies = replies.reader();
             let mut missing = Vec::new();
             for index in waiting {
-                let read = if messages[index].1.key.is_some() { read_once } else { read_appended };
+                let read = if messages[index].1.is_call() { read_once } else { read_appended };
                 match replies.next().map_or_else(missing_reply, read) {
                     Err(StoreError::FunctionMissing) if attempt == 0 => missing.push(index),
-                    outcome => outcomes[index] = outcome.map(Some).map_err(PublishError::from),
+                    outcome => outcomes[index] = Some(outcome.map_err(PublishError::from)),
                 }
             }
             if let Some(length) = replies.next() {
@@ -163,15 +211,19 @@ impl Publisher {
                 break;
             }
             if let Err(error) = self.store.load_functions().await {
-                for index in waiting.drain(..) {
-                    outcomes[index] = Err(error.clone().into());
-                }
+                failed = Some(error);
                 break;
             }
         }
         let created = outcomes.iter().flatten().flatten().filter(|published| published.created).count();
         self.inner.batched.increment(created as u64);
-        outcomes.into_iter().map(settled).collect()
+        let is_cut_off = failed.is_some();
+        // A failure of the connection is everyone's who has no outcome.
+        let failed = failed.map_or_else(left_out, |error| Err(error.into()));
+        Appended {
+            outcomes: outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| failed.clone())).collect(),
+            is_cut_off,
+        }
     }
 
     /// Writes the command that appends a message.
@@ -180,6 +232,20 @@ impl Publisher {
         let inbox = keys.name(Key::Inbox(user));
         let fields = message.fields(now_ms);
         let mut command = match &message.key {
+            _ if message.receipt => {
+                let once = message.key.as_ref().map(|key| keys.name(Key::Once(user, key)));
+                let mut command = commands.command(7 + usize::from(once.is_some()) + fields.argument_count());
+                command.arg("FCALL").arg(Function::PublishAsking.name()).number(2 + u64::from(once.is_some()));
+                command.arg(inbox).arg(keys.name(Key::Asked(user)));
+                if let Some(once) = once {
+                    command.arg(once);
+                }
+                // Twice the age, so that it is still there when the last of its messages is dropped.
+                command
+                    .number(ONCE_SECONDS)
+                    .number(self.inner.config.inbox_age_max.as_secs().saturating_mul(2).max(60));
+                command
+            }
             None => {
                 let mut command = commands.command(3 + fields.argument_count());
                 command.arg("XADD").arg(inbox).arg("*");
@@ -214,9 +280,9 @@ pub(super) fn missing_reply() -> Result<Published, StoreError> {
     Err(StoreError::OutcomeUnknown("fewer replies than commands".to_owned()))
 }
 
-fn settled(outcome: Result<Option<Published>, PublishError>) -> Result<Published, PublishError> {
-    // Every message that passed its checks was waiting, and what waits gets an outcome.
-    outcome.and_then(|published| published.ok_or_else(|| PublishError::Internal("a message was left out".to_owned())))
+/// Every message that waits gets an outcome; if one did not, it is a fault of ours.
+fn left_out() -> Result<Published, PublishError> {
+    Err(PublishError::Internal("a message was left out".to_owned()))
 }
 
 pub(super) fn now_ms() -> u64 {

@@ -21,7 +21,8 @@ async fn fixture() -> Fixture {
     let redis = TestServer::start(&[]);
     let store = redis.store().await;
     let (sender, overfull) = mpsc::channel(1);
-    let config = PublisherConfig { payload_bytes_max: 1_000, inbox_length_max: 5 };
+    let config =
+        PublisherConfig { payload_bytes_max: 1_000, inbox_length_max: 5, inbox_age_max: Duration::from_secs(60) };
     let publisher = Publisher::new(store.clone(), config, sender);
     Fixture { redis, store, publisher, overfull }
 }

@@ -14,6 +14,7 @@ pub const LIBRARY: &str = concat!(
     include_str!("../../migrations/0001_functions/16_tend.lua"),
     include_str!("../../migrations/0001_functions/17_nodes.lua"),
     include_str!("../../migrations/0001_functions/18_lock.lua"),
+    include_str!("../../migrations/0001_functions/19_receipts.lua"),
     include_str!("../../migrations/0001_functions/20_disconnect.lua"),
     include_str!("../../migrations/0001_functions/21_look.lua"),
     include_str!("../../migrations/0001_functions/22_topics.lua"),
@@ -53,6 +54,16 @@ pub enum Function {
     Follow,
     /// The janitor's visit to one topic.
     TendTopic,
+    /// Appends a message that asks for receipts, unless its key was seen.
+    PublishAsking,
+    /// Tells what became of messages.
+    Announce,
+    /// Records what became of messages, and tells who waits for it.
+    Record,
+    /// Notes who waits for what becomes of a message.
+    Await,
+    /// Acknowledges messages of which a session does not know whether they ask for receipts.
+    Ack,
     /// Takes or renews a lock.
     Lock,
     /// Gives a lock back.
@@ -82,6 +93,11 @@ impl Function {
             Self::Recover => "homing_1_recover",
             Self::Follow => "homing_1_follow",
             Self::TendTopic => "homing_1_tend_topic",
+            Self::PublishAsking => "homing_1_publish_asking",
+            Self::Announce => "homing_1_announce",
+            Self::Record => "homing_1_record",
+            Self::Await => "homing_1_await",
+            Self::Ack => "homing_1_ack",
             Self::Lock => "homing_1_lock",
             Self::Unlock => "homing_1_unlock",
             Self::Disconnect => "homing_1_disconnect",

@@ -28,6 +28,13 @@ pub enum Key<'a> {
     TopicMeta(&'a Topic),
     /// `topic:{T}:once:K`, string: idempotency key K → entry id, for [`ONCE_SECONDS`].
     TopicOnce(&'a Topic, &'a str),
+    /// `{U}:receipt:<id>`, hash: `<event> <device>` → Unix ms, `aim` → the only device, `waiting` → who waits; for the
+    /// time that an inbox keeps a message.
+    Receipt(&'a Name, EntryId),
+    /// `{U}:asked`, sorted set: ids of messages that were published by HTTP and asked for receipts, by their ms.
+    Asked(&'a Name),
+    /// `receipts`, stream: what became of messages whose producers asked: `user`, `device`, `id`, `event`, `at_ms`, `key`.
+    Receipts,
     /// `nodes`, hash: `<node>:<random per start>` → JSON `{node, shards, version, seen_ms}` by Redis's clock.
     Nodes,
     /// `probe:<node>`, stream of at most one entry: a shard's liveness probe.
@@ -128,6 +135,9 @@ impl KeySpace {
             Key::Followers(topic) => format!("{prefix}:topic:{{{topic}}}:followers"),
             Key::TopicMeta(topic) => format!("{prefix}:topic:{{{topic}}}:meta"),
             Key::TopicOnce(topic, key) => format!("{prefix}:topic:{{{topic}}}:once:{key}"),
+            Key::Receipt(user, id) => format!("{prefix}:{{{user}}}:receipt:{id}"),
+            Key::Asked(user) => format!("{prefix}:{{{user}}}:asked"),
+            Key::Receipts => format!("{prefix}:receipts"),
             Key::Nodes => format!("{prefix}:nodes"),
             Key::Probe(node) => format!("{prefix}:probe:{node}"),
             Key::Presence => format!("{prefix}:presence"),

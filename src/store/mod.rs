@@ -9,6 +9,7 @@ pub mod error;
 pub mod functions;
 pub mod keys;
 mod line;
+pub mod message_view;
 pub mod migrate;
 pub mod presence;
 pub mod replies;

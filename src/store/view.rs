@@ -57,6 +57,8 @@ pub struct DeviceRecord {
     pub last_seen_ms: f64,
     /// When its present or last session attached, Unix milliseconds.
     pub since_ms: f64,
+    /// The entry id that its group began after.
+    pub start: String,
     /// Messages dropped before this device acknowledged them, ever.
     pub dropped: f64,
     /// A loss that the client has not taken note of yet.
@@ -77,7 +79,7 @@ pub struct GapRecord {
 pub(crate) struct Group {
     unacked: u64,
     undelivered: Option<u64>,
-    last_delivered: String,
+    pub(super) last_delivered: String,
 }
 
 impl Store {
@@ -185,7 +187,7 @@ pub(crate) fn read_time_ms(reply: Value<'_>) -> Result<u64, StoreError> {
 }
 
 /// The pairs of a hash or of a map.
-fn read_pairs(reply: Value<'_>) -> Result<Vec<(Cow<'_, str>, Value<'_>)>, StoreError> {
+pub(super) fn read_pairs(reply: Value<'_>) -> Result<Vec<(Cow<'_, str>, Value<'_>)>, StoreError> {
     let flat = replies::array(reply)?;
     let mut pairs = Vec::with_capacity(flat.len() / 2);
     let mut flat = flat.into_iter();

@@ -134,6 +134,8 @@ metrics_list! {
     READY = "homing_ready", Kind::Gauge, Flag, [];
     /// HTTP requests, by route pattern and class of status.
     HTTP_REQUESTS = "homing_http_requests_total", Kind::Counter, Count, [ROUTE, STATUS];
+    /// Producers that wait for an ack of what they have published.
+    PRODUCERS_WAITING = "homing_producers_waiting", Kind::Gauge, Count, [];
     /// Connections that could not be accepted, mostly for lack of descriptors.
     ACCEPT_ERRORS = "homing_accept_errors_total", Kind::Counter, Count, [];
     /// Nodes with a recent heartbeat, as this node sees it.

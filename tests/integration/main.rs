@@ -10,6 +10,7 @@ mod bench;
 mod delivery;
 mod durability;
 mod embedded;
+mod fan_out;
 mod frames;
 mod functions;
 #[allow(dead_code, reason = "the chaos tests use more of it")]
@@ -21,6 +22,7 @@ mod presence;
 mod prometheus;
 mod raw_producers;
 mod real_input;
+mod receipts;
 mod redis_loss;
 mod redis_states;
 mod sessions;

@@ -1,7 +1,8 @@
 //! Acks: gathered for a pipeline, confirmed when Redis has executed them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use super::receipts::{ReceiptEvent, Wish};
 use super::wire::{AckBatch, Action, AttachMode, Command, Confirmation, Now};
 use super::{Phase, Session};
 use crate::close::CloseCode;
@@ -80,11 +81,11 @@ impl Session {
             match delivered {
                 Some(delivered) => {
                     actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(delivered.sent_ms) });
+                    self.end_receipt(id, Some(ReceiptEvent::Acked));
                     buffer.batch.own.push(id);
                 }
                 None if self.options.only_own_acks => continue,
-                None if self.options.confirm => buffer.batch.foreign.push(id),
-                None => buffer.batch.own.push(id),
+                None => buffer.batch.foreign.push(id),
             }
             if self.options.confirm {
                 confirmed.push(id);
@@ -138,15 +139,23 @@ impl Session {
     /// An older epoch's acks mean nothing in the new one.
     pub(super) fn drop_acks(&mut self) {
         self.acks = None;
+        self.receipts = None;
     }
 
     pub(super) fn handle_acked(
         &mut self,
         batch: &AckBatch,
         removed: &[bool],
+        withheld: Vec<(EntryId, Wish)>,
         generation: Option<u64>,
         actions: &mut Vec<Action>,
     ) {
+        let later: BTreeSet<EntryId> = withheld.iter().map(|(id, _)| *id).collect();
+        for (id, wish) in withheld {
+            // Acknowledged by the next pipeline, behind its receipt.
+            self.note_receipt(id, Some(wish), ReceiptEvent::Acked);
+            self.ack_silently(id);
+        }
         if batch.confirmations.is_empty() || self.phase != Phase::Live {
             return;
         }
@@ -161,9 +170,21 @@ impl Session {
         }
         // Not removed: not pending any more if it is within what this device was given; an earlier connection acked it.
         let is_done = |id: EntryId| foreign.get(&id).is_none_or(|removed| *removed || (id > start && id <= last));
-        for confirmation in &batch.confirmations {
-            let ids = confirmation.ids.iter().filter(|id| is_done(**id)).map(|id| AckedId::Message(*id)).collect();
-            actions.push(Action::Send(ServerFrame::Acked(ids).encode(confirmation.reference.as_deref())));
+        for Confirmation { reference, ids } in &batch.confirmations {
+            if !later.is_empty() {
+                let ids_later: Vec<EntryId> = ids.iter().copied().filter(|id| later.contains(id)).collect();
+                let nothing_now = ids_later.len() == ids.len();
+                if !ids_later.is_empty() {
+                    let confirmation = Confirmation { reference: reference.clone(), ids: ids_later };
+                    self.acks.get_or_insert_default().batch.confirmations.push(confirmation);
+                    if nothing_now {
+                        continue;
+                    }
+                }
+            }
+            let done = ids.iter().filter(|id| is_done(**id) && !later.contains(id));
+            let ids = done.map(|id| AckedId::Message(*id)).collect();
+            actions.push(Action::Send(ServerFrame::Acked(ids).encode(reference.as_deref())));
         }
     }
 

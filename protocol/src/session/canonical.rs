@@ -16,6 +16,9 @@ impl Session {
         if self.acks.as_ref().is_some_and(|acks| acks.is_empty()) {
             self.acks = None;
         }
+        if self.receipts.as_ref().is_some_and(|receipts| !receipts.is_waiting() && self.ledger.len() == 0) {
+            self.receipts = None;
+        }
         if self.attach == Attach::Done && self.superseding <= self.generation {
             self.superseding = 0;
         }

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use super::ledger::InFlight;
+use super::receipts::{ReceiptEvent, Wish};
 use super::wire::{Action, AttachMode, Command, Now};
 use super::{Attach, Session, Walk};
 use crate::frame::{GapReason, MessagesFrame};
 use crate::id::EntryId;
-use crate::message::{Entry, Expiry};
+use crate::message::{Entry, Envelope, Expiry};
 
 /// Beside its payload, an entry in flight is charged so many bytes.
 const ENTRY_BYTES_OVERHEAD: usize = 128;
@@ -19,6 +20,8 @@ pub(super) enum Fate {
     Deliver,
     Expired,
     TooBig,
+    /// It is for another device.
+    Skipped,
 }
 
 impl Session {
@@ -142,6 +145,7 @@ impl Session {
             Some(Walk { after: EntryId::MIN, again: false })
         } else if complete {
             if self.ledger.keep_seen(number) > 0 {
+                self.forget_receipts();
                 actions.push(Action::Stale);
             }
             None
@@ -161,13 +165,19 @@ impl Session {
     ) {
         let envelope = entry.envelope();
         let bytes = self.expect_bytes(envelope.payload_bytes);
-        match self.fate(now, entry.id, attempt, envelope.payload_bytes, envelope.expiry) {
+        match self.fate(now, entry.id, attempt, &envelope) {
+            Fate::Skipped => self.ack_silently(entry.id),
             Fate::Expired => {
                 actions.push(Action::Expired);
+                self.note_receipt(entry.id, Wish::of(entry, &envelope), ReceiptEvent::Expired);
                 self.ack_silently(entry.id);
             }
-            Fate::TooBig => self.set_aside(GapReason::TooBig, entry.id, actions),
+            Fate::TooBig => {
+                self.note_receipt(entry.id, Wish::of(entry, &envelope), ReceiptEvent::Dropped);
+                self.set_aside(GapReason::TooBig, entry.id, actions);
+            }
             Fate::Deliver => {
+                self.follow_receipt(entry.id, Wish::of(entry, &envelope), attempt);
                 self.ledger.insert(InFlight {
                     id: entry.id,
                     sent_ms: now.mono_ms,
@@ -189,16 +199,19 @@ impl Session {
         bytes
     }
 
-    pub(super) fn fate(&self, now: Now, id: EntryId, attempt: u32, payload_bytes: usize, expiry: Expiry) -> Fate {
-        let expired = match expiry {
+    pub(super) fn fate(&self, now: Now, id: EntryId, attempt: u32, envelope: &Envelope<'_>) -> Fate {
+        let expired = match envelope.expiry {
             Expiry::Never => false,
             Expiry::At(at_ms) => at_ms <= now.unix_ms,
             // Appended before this session attached: a generation is Redis's time of the attach in microseconds.
             Expiry::ConnectedOnly => attempt > 1 || id.ms < self.generation / 1_000,
         };
-        if expired {
+        if !envelope.is_for(self.device.as_str()) {
+            // First: what is none of this device's is neither lost nor late for it.
+            Fate::Skipped
+        } else if expired {
             Fate::Expired
-        } else if payload_bytes > self.config.payload_bytes_max {
+        } else if envelope.payload_bytes > self.config.payload_bytes_max {
             Fate::TooBig
         } else {
             Fate::Deliver

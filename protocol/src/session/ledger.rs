@@ -21,12 +21,18 @@ pub(super) struct InFlight {
     pub(super) doublings: u8,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ledger {
     entries: VecDeque<InFlight>,
     bytes: usize,
-    /// No entry is due earlier; recomputed when it has passed.
-    earliest_due_ms: Option<u64>,
+    /// No entry is due earlier; recomputed when it has passed. `u64::MAX` if there is none.
+    earliest_due_ms: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, earliest_due_ms: u64::MAX }
+    }
 }
 
 impl Ledger {
@@ -54,7 +60,7 @@ impl Ledger {
         if self.entries.is_empty() {
             // An idle session keeps no buffer.
             self.entries = VecDeque::new();
-            self.earliest_due_ms = None;
+            self.earliest_due_ms = u64::MAX;
         }
         Some(entry)
     }
@@ -78,13 +84,13 @@ impl Ledger {
                 due.push(entry.id);
             }
         }
-        self.earliest_due_ms = self.entries.iter().map(|entry| entry.due_ms).min();
+        self.earliest_due_ms = self.entries.iter().map(|entry| entry.due_ms).min().unwrap_or(u64::MAX);
         due
     }
 
     /// Monotonic ms of the next redelivery; `u64::MAX` if there is none.
     pub(super) fn earliest_due_ms(&self) -> u64 {
-        self.earliest_due_ms.unwrap_or(u64::MAX)
+        self.earliest_due_ms
     }
 
     /// Removes entries that the walk with this number did not see: somebody else acknowledged or dropped them.
@@ -124,6 +130,6 @@ impl Ledger {
     }
 
     fn note_due(&mut self, due_ms: u64) {
-        self.earliest_due_ms = Some(self.earliest_due_ms.map_or(due_ms, |earliest| earliest.min(due_ms)));
+        self.earliest_due_ms = self.earliest_due_ms.min(due_ms);
     }
 }

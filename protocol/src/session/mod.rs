@@ -17,6 +17,7 @@ mod dismiss;
 mod ledger;
 mod owner;
 mod protocol;
+mod receipts;
 mod redeliver;
 #[cfg(test)]
 mod tests;
@@ -37,9 +38,12 @@ pub use wire::{
     Now, Open, Pending, Reply, SessionConfig, Terms, Urgency,
 };
 
+pub use receipts::{Receipt, ReceiptEvent, Wish};
+
 use acks::AckBuffer;
 use ledger::Ledger;
 use protocol::{Heartbeat, RateLimit};
+use receipts::Receipts;
 use topics::Topics;
 
 /// One live connection of a device.
@@ -72,6 +76,7 @@ pub struct Session {
     walk_number: u16,
     ledger: Ledger,
     acks: Option<Box<AckBuffer>>,
+    receipts: Option<Box<Receipts>>,
     /// Ids for `SetAside` commands, few and rare.
     aside: Vec<(crate::frame::GapReason, EntryId)>,
     /// Entries that vanished from the pending list while they were claimed, or from a topic before they were read.
@@ -186,6 +191,7 @@ impl Session {
             walk_number: 1,
             ledger: Ledger::default(),
             acks: None,
+            receipts: None,
             aside: Vec::new(),
             gone: 0,
             too_big: 0,
@@ -260,6 +266,7 @@ impl Session {
             return Urgency::None;
         }
         let acks = self.acks.as_ref().is_some_and(|acks| !acks.is_empty());
+        let receipts = self.receipts.as_ref().is_some_and(|receipts| receipts.is_waiting());
         match (self.phase, self.attach) {
             (_, Attach::InFlight) => Urgency::None,
             (Phase::Ending, _) => Urgency::Now,
@@ -277,7 +284,7 @@ impl Session {
                     || self.acks.as_ref().is_some_and(|acks| acks.is_pressing());
                 if rare || self.wants_read(blocked).is_some() || self.wants_claim(now, blocked) {
                     Urgency::Now
-                } else if acks || cursors {
+                } else if acks || receipts || cursors {
                     Urgency::Coalesce
                 } else {
                     Urgency::None
@@ -298,6 +305,7 @@ impl Session {
             return;
         }
         if self.phase == Phase::Ending {
+            self.poll_receipts(commands);
             self.poll_acks(commands);
             self.poll_topics(now, blocked, commands);
             commands.push(Command::Release { generation: self.generation, ended: true });
@@ -309,6 +317,7 @@ impl Session {
                 commands.push(Command::Attach(Box::new(self.attach_request(mode))));
             }
             Attach::Done => {
+                self.poll_receipts(commands);
                 self.poll_aside(commands);
                 self.poll_acks(commands);
                 if self.forget == Forget::Needed {
@@ -344,11 +353,12 @@ impl Session {
             }
             (Command::Release { .. }, Reply::Done) => self.phase = Phase::Done,
             (Command::Forget { .. }, Reply::Done) => self.close(CloseCode::Normal, actions),
-            (Command::Touch { .. }, Reply::Done) => {}
-            (Command::Ack(batch), Reply::Acked { own, removed, generation }) => {
+            (Command::Touch { .. } | Command::Announce { .. }, Reply::Done) => {}
+            (Command::Record { receipts }, Reply::Recorded(fresh)) => self.handle_recorded(receipts, &fresh),
+            (Command::Ack(batch), Reply::Acked { own, removed, withheld, generation }) => {
                 let count = own + removed.iter().filter(|removed| **removed).count() as u32;
                 actions.push(Action::Acked { count });
-                self.handle_acked(&batch, &removed, generation, actions);
+                self.handle_acked(&batch, &removed, withheld, generation, actions);
             }
             (Command::AckGap { id, reference }, Reply::Done) => {
                 self.handle_gap_acked(id, reference.as_deref(), actions)

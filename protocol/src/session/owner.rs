@@ -272,21 +272,21 @@ impl Session {
     }
 
     pub(super) fn handle_failed(&mut self, now: Now, command: Command, failure: Failure, actions: &mut Vec<Action>) {
-        if failure == Failure::WrongType && !self.is_ended() && !command.is_of_topic() {
+        if matches!(command, Command::Announce { .. } | Command::Record { .. }) {
+            return self.handle_receipts_failed(now, command, failure);
+        }
+        let is_of_topic = command.is_of_topic();
+        if failure == Failure::WrongType && !self.is_ended() && !is_of_topic {
             let message = "the inbox key of this user holds something else than a stream; an operator must remove it";
             self.refuse(ErrorCode::InboxUnusable, message, None, CloseCode::Internal, actions);
         }
         // Cursors are not written while memory is full; acks of the inbox, which free it, are not held up by that.
-        let is_cursor = matches!(command, Command::WriteCursor { .. });
-        if matches!(failure, Failure::Refused | Failure::Unexpected) && !is_cursor {
-            self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS;
+        if !matches!(command, Command::WriteCursor { .. }) {
+            self.pause_after(now, failure);
         }
-        if failure == Failure::NotLoaded {
-            self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS;
-        }
-        let is_of_topic = command.is_of_topic();
         match command {
             Command::Attach(request) => self.handle_attach_failed(&request, failure, actions),
+            Command::Announce { .. } | Command::Record { .. } => {}
             Command::Ack(batch) => self.restore_acks(*batch),
             Command::AckGap { id, reference } => self.restore_gap_ack(id, reference),
             Command::SetAside { reason, ids, gone } => {
@@ -323,6 +323,14 @@ impl Session {
         }
         if failure == Failure::NoGroup && !is_of_topic {
             self.need_repair();
+        }
+    }
+
+    pub(super) fn pause_after(&mut self, now: Now, failure: Failure) {
+        match failure {
+            Failure::Refused | Failure::Unexpected => self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS,
+            Failure::NotLoaded => self.pause_until_ms = now.mono_ms + NOT_LOADED_PAUSE_MS,
+            Failure::Disconnected | Failure::NoGroup | Failure::WrongType => {}
         }
     }
 

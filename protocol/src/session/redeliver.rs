@@ -1,5 +1,6 @@
 //! Redelivery: after the ack time-out, and after a `nack`.
 
+use super::receipts::ReceiptEvent;
 use super::wire::{Action, Command, Now};
 use super::{Attach, Session};
 use crate::frame::MessagesFrame;
@@ -71,6 +72,7 @@ impl Session {
                 Some(entry) => self.redeliver(now, entry, &mut frame, actions),
                 None => {
                     self.ledger.remove(*id);
+                    self.end_receipt(*id, pending.contains(id).then_some(ReceiptEvent::Dropped));
                     // Pending before the claim, and not claimed: the entry was deleted. Not pending: acknowledged
                     // or counted as dropped by somebody else.
                     if pending.contains(id) {
@@ -94,6 +96,7 @@ impl Session {
             && at_ms <= now.unix_ms
         {
             self.ledger.remove(entry.id);
+            self.end_receipt(entry.id, Some(ReceiptEvent::Expired));
             actions.push(Action::Expired);
             return self.ack_silently(entry.id);
         }

@@ -1,5 +1,6 @@
 //! What passes between the session machine and its driver.
 
+use super::receipts::{Receipt, Wish};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
 use crate::frame::{Connect, Gap, GapReason};
@@ -169,6 +170,16 @@ pub enum Command {
         /// Entries to count.
         gone: u32,
     },
+    /// Tell what became of messages on the stream of receipts.
+    Announce {
+        /// Each becomes an entry.
+        receipts: Vec<Receipt>,
+    },
+    /// Write down beside the messages what became of them, and wake up who waits for it.
+    Record {
+        /// The first record of each counts.
+        receipts: Vec<Receipt>,
+    },
     /// Acknowledge.
     Ack(Box<AckBatch>),
     /// Close a gap.
@@ -280,7 +291,8 @@ impl Command {
 pub struct AckBatch {
     /// Ids that this session delivered: one `XACK` for all.
     pub own: Vec<EntryId>,
-    /// Ids of unknown standing that must be confirmed one by one: an `XACK` each.
+    /// Ids of unknown standing: acknowledged one by one, unless their messages ask for receipts, which must be written
+    /// first.
     pub foreign: Vec<EntryId>,
     /// `acked` frames to send; also asks for the recorded generation.
     pub confirmations: Vec<Confirmation>,
@@ -319,6 +331,8 @@ pub enum Reply<B> {
         own: u32,
         /// For each of `foreign`, whether it was removed.
         removed: Vec<bool>,
+        /// Those of `foreign` that are pending still, because their messages ask for receipts.
+        withheld: Vec<(EntryId, Wish)>,
         /// With confirmations: the recorded generation, `None` if the record is gone.
         generation: Option<u64>,
     },
@@ -366,6 +380,8 @@ pub enum Reply<B> {
     TopicReread(Vec<Entry<B>>),
     /// To `Follow`: the limit if it would be exceeded.
     Followed(Result<FollowChange, u64>),
+    /// To `Record`: for each receipt, whether it was the first record.
+    Recorded(Vec<bool>),
     /// To the others.
     Done,
     /// It did not work.

@@ -51,4 +51,6 @@ pub enum Fault {
     DismissalUnseen,
     /// A live session whose attach Redis has lost attaches like a new device.
     RolledBackIsNew,
+    /// An ack of a message that the session does not know is executed though the message asks for receipts.
+    AckWithoutReceipt,
 }

@@ -283,7 +283,8 @@ impl Node {
         self.flight = Some(Flight { items, answers: None, killed: false });
         for (key, batch) in early {
             let generation = self.sessions[key].as_ref().map(|held| held.session.generation());
-            let answer = Reply::Acked { own: 0, removed: vec![true; batch.foreign.len()], generation };
+            let removed = vec![true; batch.foreign.len()];
+            let answer = Reply::Acked { own: 0, removed, withheld: Vec::new(), generation };
             self.complete(world, key, Command::Ack(Box::new(batch)), answer);
         }
         true

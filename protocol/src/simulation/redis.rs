@@ -12,7 +12,7 @@ use super::fault::Fault;
 use crate::frame::{Gap, GapReason};
 use crate::id::EntryId;
 use crate::message::Entry;
-use crate::session::{AckBatch, Command, Dismissal, Failure, Pending, Reply};
+use crate::session::{AckBatch, Command, Dismissal, Failure, Pending, Receipt, ReceiptEvent, Reply, Wish};
 
 /// A reply as the driver would decode it.
 pub type Answer = Reply<Vec<u8>>;
@@ -106,6 +106,12 @@ pub struct Redis {
     pub owed: BTreeMap<String, BTreeSet<EntryId>>,
     /// Entries that a trim took from a device that had not acked them.
     pub robbed: Vec<(String, EntryId)>,
+    /// The stream of receipts, each with its device.
+    pub announced: Vec<(String, Receipt)>,
+    /// What is recorded beside messages.
+    pub recorded: BTreeSet<(String, EntryId, ReceiptEvent)>,
+    /// Entries that left a pending list by an ack of theirs without a receipt that they asked for.
+    pub untold: Vec<(String, EntryId)>,
     /// A planted bug.
     pub fault: Option<Fault>,
     /// Keyspace events are on.
@@ -147,6 +153,14 @@ impl Redis {
         match command {
             Command::Attach(request) => Reply::Attached(Box::new(self.attach(caller, request))),
             Command::SetAside { reason, ids, gone } => Reply::SetAside(self.set_aside(caller, *reason, ids, *gone)),
+            Command::Announce { receipts } => {
+                self.announced.extend(receipts.iter().map(|receipt| (device.to_owned(), receipt.clone())));
+                Reply::Done
+            }
+            Command::Record { receipts } => {
+                let fresh = receipts.iter().map(|receipt| (device.to_owned(), receipt.id, receipt.event));
+                Reply::Recorded(fresh.map(|receipt| self.recorded.insert(receipt)).collect())
+            }
             Command::Ack(batch) => self.ack(device, batch),
             Command::AckGap { id, .. } => {
                 if let Some(record) = self.devices.get_mut(device)
@@ -310,11 +324,41 @@ impl Redis {
         removed
     }
 
+    /// What a pending message wants in its receipts; `None` if it wants none, or is not pending.
+    fn wish(&self, device: &str, id: EntryId) -> Option<Wish> {
+        self.group(device)?.pending.get(&id)?;
+        let entry = Entry { id, fields: self.inbox.as_ref()?.entries.get(&id)?.clone() };
+        let envelope = entry.envelope();
+        let wish = Wish { key: entry.key().map(Box::from), aimed: envelope.aim.is_some() };
+        (envelope.receipt && envelope.is_for(device)).then_some(wish)
+    }
+
+    /// An ack, which must come behind its receipt.
+    fn xack_told(&mut self, device: &str, id: EntryId) -> bool {
+        let told = |(name, receipt): &(String, Receipt)| {
+            name == device && receipt.id == id && receipt.event != ReceiptEvent::Delivered
+        };
+        if self.wish(device, id).is_some() && !self.announced.iter().any(told) {
+            self.untold.push((device.to_owned(), id));
+        }
+        self.xack(device, id)
+    }
+
     fn ack(&mut self, device: &str, batch: &AckBatch) -> Answer {
-        let own = batch.own.iter().filter(|id| self.xack(device, **id)).count() as u32;
-        let removed = batch.foreign.iter().map(|id| self.xack(device, *id)).collect();
+        let own = batch.own.iter().filter(|id| self.xack_told(device, **id)).count() as u32;
+        let mut withheld = Vec::new();
+        let mut removed = Vec::new();
+        for id in &batch.foreign {
+            match self.wish(device, *id).filter(|_| !self.has(Fault::AckWithoutReceipt)) {
+                Some(wish) => {
+                    withheld.push((*id, wish));
+                    removed.push(false);
+                }
+                None => removed.push(self.xack_told(device, *id)),
+            }
+        }
         let generation = if batch.confirmations.is_empty() { None } else { self.generation(device) };
-        Reply::Acked { own, removed, generation }
+        Reply::Acked { own, removed, withheld, generation }
     }
 
     fn set_aside(&mut self, caller: Caller<'_>, reason: GapReason, ids: &[EntryId], gone: u32) -> Option<Gap> {

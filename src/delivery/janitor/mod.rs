@@ -8,6 +8,7 @@
 pub(super) mod holding;
 mod overfull;
 mod pass;
+mod receipts;
 mod tending;
 #[cfg(test)]
 mod tests;

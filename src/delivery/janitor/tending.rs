@@ -11,6 +11,7 @@ use redis::{Cmd, RedisResult, pipe};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use super::receipts::{self, DroppedReceipt};
 use crate::config::Limits;
 use crate::delivery::nodes::Nodes;
 use crate::delivery::presence::orphans::{self, Orphan};
@@ -81,9 +82,9 @@ struct Request<'a> {
     presence: bool,
 }
 
-/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now, and
-/// devices whose owner is dead, each with that owner.
-type Reply = (u64, u64, String, u64, u64, u64, u8, u64, Vec<(String, String)>);
+/// Its reply: inbox length, pending, oldest unacknowledged id, removed, dropped, expired, 1 to call again, now, devices
+/// whose owner is dead, each with that owner, and the drops that asked for a receipt.
+type Reply = (u64, u64, String, u64, u64, u64, u8, u64, Vec<(String, String)>, Vec<DroppedReceipt>);
 
 impl Tending {
     pub(super) fn new(store: Store, nodes: Nodes, limits: &Limits) -> Self {
@@ -143,10 +144,13 @@ impl Tending {
         let mut again = Vec::new();
         let mut functions_missing = false;
         let mut orphans = Vec::new();
+        let mut receipts = pipe();
+        receipts.ignore_errors();
         for (user, reply) in users.into_iter().zip(replies) {
             match reply.map_err(StoreError::from) {
                 Ok(reply) => {
                     orphans.extend(reply.8.iter().map(|(device, owner)| Orphan::new(user, device, owner)));
+                    receipts::write(&mut receipts, self.store.keys(), &self.limits, user, &reply.9);
                     if found.note(reply) {
                         again.push(user);
                     }
@@ -164,6 +168,10 @@ impl Tending {
         }
         if !orphans.is_empty() {
             orphans::announce(connection, self.store.keys(), &orphans).await?;
+        }
+        if !receipts.is_empty() {
+            // Lost if this node dies now: the messages are gone. What they were can still be looked at.
+            let _: Vec<RedisResult<redis::Value>> = receipts.query_async(connection).await?;
         }
         if functions_missing {
             self.store.load_functions().await?;
@@ -184,7 +192,11 @@ impl Tending {
         };
         let request = serde_json::to_string(&request).map_err(|error| StoreError::Unexpected(error.to_string()))?;
         let keys = self.store.keys();
-        let mut command = Function::Tend.call(&[&keys.name(Key::Inbox(user)), &keys.name(Key::Devices(user))]);
+        let mut command = Function::Tend.call(&[
+            &keys.name(Key::Inbox(user)),
+            &keys.name(Key::Devices(user)),
+            &keys.name(Key::Asked(user)),
+        ]);
         command.arg(request);
         Ok(command)
     }
@@ -192,7 +204,7 @@ impl Tending {
 
 impl Found {
     /// Notes a reply; true if the user needs another call.
-    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms, _): Reply) -> bool {
+    fn note(&mut self, (messages, pending, oldest, removed, dropped, expired, more, now_ms, _, _): Reply) -> bool {
         self.removed += removed;
         self.dropped += dropped;
         self.expired += expired;

@@ -12,6 +12,7 @@ mod memory_full;
 mod nodes;
 mod ownership;
 mod publish_once;
+mod receipts;
 mod tend;
 mod trim;
 

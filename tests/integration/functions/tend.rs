@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Attach, Library, USER};
 
 /// A hundred years: no age limit for entries with the ids `1-0`, `2-0`, …
-const NO_AGE_MS: u64 = 100 * 365 * 86_400_000;
+pub(super) const NO_AGE_MS: u64 = 100 * 365 * 86_400_000;
 
 /// What the janitor asks; the default drops nothing.
 #[derive(Clone, Debug)]
@@ -35,6 +35,19 @@ struct Tended {
     more: u64,
 }
 
+/// A device, an entry, its key, and whether it was for that device only.
+pub(super) type DroppedReceipt = (String, String, String, u8);
+/// As the function answers it.
+type Reply = (u64, u64, String, u64, u64, u64, u64, u64, Vec<(String, String)>, Vec<DroppedReceipt>);
+
+impl Tended {
+    fn read(reply: &redis::Value) -> Self {
+        let (length, pending, oldest, removed, dropped, expired, more, _now, _lost, _receipts): Reply =
+            redis::from_redis_value_ref(reply).expect("a reply of the function");
+        Self { length, pending, oldest, removed, dropped, expired, more }
+    }
+}
+
 impl Library {
     async fn tend(&mut self, request: Tend) -> Tended {
         let text = json!({
@@ -42,10 +55,26 @@ impl Library {
             "age_max_ms": request.age_max_ms, "device_idle_ms": request.device_idle_ms, "alive": request.alive,
             "page": request.page,
         });
-        type Reply = (u64, u64, String, u64, u64, u64, u64, u64, Vec<(String, String)>);
-        let (length, pending, oldest, removed, dropped, expired, more, _now, _lost): Reply =
-            self.call_user(Function::Tend, &[&text.to_string()]).await;
-        Tended { length, pending, oldest, removed, dropped, expired, more }
+        let reply: redis::Value = self.call_user(Function::Tend, &[&text.to_string()]).await;
+        Tended::read(&reply)
+    }
+
+    /// The drops that asked for a receipt, of one visit.
+    pub(super) async fn tend_for_receipts(
+        &mut self,
+        length_max: u64,
+        age_max_ms: u64,
+        page: u64,
+    ) -> (u64, Vec<DroppedReceipt>) {
+        let text = json!({
+            "user": USER, "channels": self.keys.control_prefix(), "length_max": length_max, "age_max_ms": age_max_ms,
+            "device_idle_ms": NO_AGE_MS, "alive": null, "page": page,
+        });
+        let keys = [self.inbox.clone(), self.devices.clone(), self.asked_key()];
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let (.., more, _now, _lost, mut receipts): Reply = self.call(Function::Tend, &keys, &[&text.to_string()]).await;
+        receipts.sort();
+        (more, receipts)
     }
 
     /// `dropped` and the gap's count of a device.

@@ -122,13 +122,14 @@ pub(super) struct Play {
     dropped_hints: bool,
     /// How many devices may be connected at once; 0: any number.
     limit: usize,
+    published: usize,
 }
 
 impl Play {
     pub(super) fn new(fault: Option<Fault>) -> Self {
         let mut pair = Pair::new(NODES);
         pair.world.redis.fault = fault;
-        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false, limit: 0 }
+        Self { pair, clients: Default::default(), windows: Vec::new(), dropped_hints: false, limit: 0, published: 0 }
     }
 
     /// One in which so many devices may be connected at once. Of one that was replaced nothing is demanded.
@@ -191,7 +192,12 @@ impl Play {
     fn step(&mut self, op: &Op) {
         let pair = &mut self.pair;
         match *op {
-            Op::Publish => drop(pair.publish("x")),
+            Op::Publish => {
+                // Every other message asks for receipts.
+                self.published += 1;
+                let wish = [("data", "x"), ("receipt", if self.published.is_multiple_of(2) { "1" } else { "0" })];
+                pair.publish_fields(&wish);
+            }
             Op::Send(node) => drop(pair.send(node)),
             Op::Execute(node) => drop(pair.execute(node)),
             Op::Reply(node) => drop(pair.reply(node)),
@@ -287,6 +293,9 @@ impl Play {
         let Pair { world, nodes, .. } = &self.pair;
         if let Some((device, id)) = world.redis.robbed.first() {
             return Err(TestCaseError::fail(format!("trimmed: {id} was not acked by {device}")));
+        }
+        if let Some((device, id)) = world.redis.untold.first() {
+            return Err(TestCaseError::fail(format!("untold: {id} was acked for {device} without a receipt")));
         }
         if let Some(wrong) = world.wrongs.first() {
             return Err(TestCaseError::fail(wrong.clone()));

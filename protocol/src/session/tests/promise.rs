@@ -89,3 +89,8 @@ fn not_reading_again_after_a_lost_link_is_found() {
 fn a_read_on_a_lost_connection_that_is_not_killed_is_found() {
     assert!(found(Fault::OldConnectionLives).starts_with("undelivered"));
 }
+
+#[test]
+fn an_ack_without_the_receipt_that_was_asked_for_is_found() {
+    assert!(found(Fault::AckWithoutReceipt).starts_with("untold"));
+}

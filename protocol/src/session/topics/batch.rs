@@ -9,11 +9,11 @@ use crate::topic::Topic;
 
 /// Entries that a node has read from a topic's log, in order and without a hole.
 #[derive(Clone, Debug)]
-pub struct TopicBatch {
+pub struct TopicBatch<'a> {
     topic: Topic,
     /// The node had seen the log up to here before.
     prev: EntryId,
-    messages: Vec<TopicMessage>,
+    messages: Vec<TopicMessage<'a>>,
     /// The messages' JSON, one after the other.
     texts: String,
     /// One frame with all of them, for whom it fits.
@@ -23,19 +23,19 @@ pub struct TopicBatch {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct TopicMessage {
+pub(super) struct TopicMessage<'a> {
     pub(super) id: EntryId,
-    pub(super) envelope: Envelope,
+    pub(super) envelope: Envelope<'a>,
     text: Range<usize>,
 }
 
-impl TopicBatch {
+impl<'a> TopicBatch<'a> {
     /// Encodes entries. Payloads over `payload_bytes_max` are not: nobody is given them.
     #[must_use]
     pub fn new<B: AsRef<[u8]>>(
         topic: Topic,
         prev: EntryId,
-        entries: &[Entry<B>],
+        entries: &'a [Entry<B>],
         payload_bytes_max: usize,
         frame_bytes_max: u32,
     ) -> Self {
@@ -82,11 +82,11 @@ impl TopicBatch {
         self.prev
     }
 
-    pub(super) fn messages(&self) -> &[TopicMessage] {
+    pub(super) fn messages(&self) -> &[TopicMessage<'a>] {
         &self.messages
     }
 
-    pub(super) fn text(&self, message: &TopicMessage) -> &str {
+    pub(super) fn text(&self, message: &TopicMessage<'_>) -> &str {
         &self.texts[message.text.clone()]
     }
 

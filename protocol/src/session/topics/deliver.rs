@@ -19,7 +19,7 @@ const REREAD_RETRY_MS: u64 = 1_000;
 
 impl Session {
     /// The node has read new entries.
-    pub fn handle_topic_batch(&mut self, now: Now, batch: &TopicBatch, blocked: bool, actions: &mut Vec<Action>) {
+    pub fn handle_topic_batch(&mut self, now: Now, batch: &TopicBatch<'_>, blocked: bool, actions: &mut Vec<Action>) {
         if self.attach != Attach::Done || !self.is_live() {
             return self.note_head(batch);
         }
@@ -50,7 +50,7 @@ impl Session {
             if message.id <= followed.position {
                 continue;
             }
-            match self.fate(now, message.id, 1, message.envelope.payload_bytes, message.envelope.expiry) {
+            match self.fate(now, message.id, 1, &message.envelope) {
                 Fate::Deliver if room == 0 => {
                     if let Some(followed) = self.followed_mut(index) {
                         followed.dirty = true;
@@ -71,7 +71,7 @@ impl Session {
         self.note_turn();
     }
 
-    fn note_head(&mut self, batch: &TopicBatch) {
+    fn note_head(&mut self, batch: &TopicBatch<'_>) {
         if let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(batch.topic())) {
             followed.head = Some(batch.last());
             followed.dirty |= followed.position < batch.last();
@@ -195,7 +195,7 @@ impl Session {
             }
             let envelope = entry.envelope();
             self.expect_bytes(envelope.payload_bytes);
-            match self.fate(now, entry.id, 1, envelope.payload_bytes, envelope.expiry) {
+            match self.fate(now, entry.id, 1, &envelope) {
                 Fate::Deliver if room == 0 => {
                     complete = false;
                     break;

@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    fn with(&mut self, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>), batch: Option<&TopicBatch>) {
+    fn with(&mut self, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>), batch: Option<&TopicBatch<'_>>) {
         let Some(connection) = &mut self.connection else { return };
         let mut actions = Vec::new();
         work(&mut connection.session, self.now, &mut actions);
