@@ -1,6 +1,7 @@
 //! Sessions that somebody else ends: replaced by a policy, kicked by an operator, or with a token that is refused now.
 
-use super::wire::{Action, Dismissal, Terms};
+use super::open::{Dismissal, Terms};
+use super::wire::Action;
 use super::{Attach, Session};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;

@@ -1,6 +1,7 @@
 //! What clients say, how often they may, and how long they may be silent.
 
-use super::wire::{Action, Now, SessionConfig, Terms};
+use super::open::{SessionConfig, Terms};
+use super::wire::{Action, Now};
 use super::{Forget, Session};
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
