@@ -11,7 +11,7 @@ use super::pipeline::{self, Target};
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
-use crate::store::replies::{self, Value};
+use crate::store::replies::{self, RawEntry, Value};
 use crate::store::resp::{Commands, Replies};
 use crate::store::{StoreError, Wire};
 
@@ -197,6 +197,12 @@ impl Shard {
                 for item in items {
                     match item {
                         Item::Session { key, command, replies } => {
+                            if matches!(command, Command::ReadNew { .. })
+                                && let Some(entries) = values.next_group_read()
+                            {
+                                self.complete_read(key, command, entries, now);
+                                continue;
+                            }
                             let mut own = values.by_ref().take(replies);
                             self.complete_command(key, command, own.by_ref(), now);
                             // After an error, the rest of a command's replies say nothing more.
@@ -236,8 +242,8 @@ impl Shard {
     ) {
         match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(reply) => {
-                if let Reply::NewRead(entries) = &reply {
-                    self.observer.read_entries.record(entries.len() as f64);
+                if let Reply::NewRead(entries) = reply {
+                    return self.complete_read(key, command, entries, now);
                 }
                 if let Reply::Attached(outcome) = &reply
                     && let Ok(attachment) = outcome.as_ref()
@@ -251,6 +257,11 @@ impl Shard {
                 self.reply(key, command, Reply::Failed(pipeline::failure(&error)), now);
             }
         }
+    }
+
+    fn complete_read(&mut self, key: SessionKey, command: Command, entries: Vec<RawEntry<'_>>, now: Now) {
+        self.observer.read_entries.record(entries.len() as f64);
+        self.reply(key, command, Reply::NewRead(entries), now);
     }
 
     fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {

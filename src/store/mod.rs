@@ -13,6 +13,7 @@ pub mod migrate;
 pub mod replies;
 pub mod resp;
 pub mod server;
+mod straight;
 #[cfg(test)]
 pub(crate) mod test_server;
 pub mod view;
