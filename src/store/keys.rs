@@ -70,17 +70,23 @@ impl KeySpace {
     /// The full name of a key.
     #[must_use]
     pub fn name(&self, key: Key<'_>) -> String {
-        let prefix = &self.prefix;
+        self.parts(key).concat()
+    }
+
+    /// What a key's name is put together of, for those who write it without making a text of it first.
+    #[must_use]
+    pub fn parts<'a>(&'a self, key: Key<'a>) -> [&'a str; 5] {
+        let prefix = self.prefix.as_str();
         match key {
-            Key::Inbox(user) => format!("{prefix}:{{{user}{INBOX_SUFFIX}"),
-            Key::Devices(user) => format!("{prefix}:{{{user}{DEVICES_SUFFIX}"),
-            Key::Once(user, key) => format!("{prefix}:{{{user}}}:once:{key}"),
-            Key::Nodes => format!("{prefix}:nodes"),
-            Key::Probe(node) => format!("{prefix}:probe:{node}"),
-            Key::Epoch => format!("{prefix}:epoch"),
-            Key::Schema => format!("{prefix}:schema"),
-            Key::Lock(Lock::Migration) => format!("{prefix}:lock:migration"),
-            Key::Lock(Lock::Janitor) => format!("{prefix}:lock:janitor"),
+            Key::Inbox(user) => [prefix, ":{", user.as_str(), INBOX_SUFFIX, ""],
+            Key::Devices(user) => [prefix, ":{", user.as_str(), DEVICES_SUFFIX, ""],
+            Key::Once(user, key) => [prefix, ":{", user.as_str(), "}:once:", key],
+            Key::Nodes => [prefix, ":nodes", "", "", ""],
+            Key::Probe(node) => [prefix, ":probe:", node, "", ""],
+            Key::Epoch => [prefix, ":epoch", "", "", ""],
+            Key::Schema => [prefix, ":schema", "", "", ""],
+            Key::Lock(Lock::Migration) => [prefix, ":lock:migration", "", "", ""],
+            Key::Lock(Lock::Janitor) => [prefix, ":lock:janitor", "", "", ""],
         }
     }
 
