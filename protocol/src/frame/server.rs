@@ -150,7 +150,7 @@ impl ServerFrame {
                     match id {
                         AckedId::Message(id) => {
                             text.push('"');
-                            push_display(&mut text, id);
+                            id.push_to(&mut text);
                             text.push('"');
                         }
                         // The client's own text, whatever stands behind its `gap-`.
@@ -161,7 +161,7 @@ impl ServerFrame {
             }
             Self::Authed { expires_at_ms } => {
                 text.push_str(r#"{"type":"authed","expires_at_ms":"#);
-                push_display(&mut text, expires_at_ms);
+                push_number(&mut text, *expires_at_ms);
             }
             Self::Gap { gap, epoch } => {
                 text.push_str(r#"{"type":"gap","id":"#);
@@ -171,7 +171,7 @@ impl ServerFrame {
                 text.push_str(r#","reason":""#);
                 text.push_str(gap.reason.as_str());
                 text.push_str(r#"","count":"#);
-                push_display(&mut text, &gap.count);
+                push_number(&mut text, gap.count);
             }
             Self::Ping => text.push_str(r#"{"type":"ping""#),
             Self::Pong => text.push_str(r#"{"type":"pong""#),
@@ -182,7 +182,7 @@ impl ServerFrame {
                 push_string(&mut text, message);
                 if let Some(retry_after_ms) = retry_after_ms {
                     text.push_str(r#","retry_after_ms":"#);
-                    push_display(&mut text, retry_after_ms);
+                    push_number(&mut text, *retry_after_ms);
                 }
             }
         }
@@ -201,11 +201,9 @@ pub(crate) fn push_string(text: &mut String, value: &str) {
     text.push_str(&serde_json::to_string(value).unwrap_or_default());
 }
 
-/// Appends something that needs no escaping.
-pub(crate) fn push_display(text: &mut String, value: &dyn std::fmt::Display) {
-    use std::fmt::Write as _;
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{value}");
+/// Appends a number.
+pub(crate) fn push_number(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Builds `messages` frames from encoded messages, none over the limit unless it holds a single message.
