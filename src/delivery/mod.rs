@@ -24,6 +24,7 @@ pub mod readiness;
 mod sessions;
 mod shard;
 mod trims;
+mod turn;
 mod wheel;
 
 // What turns other programs' bytes into values, for the fuzz targets.

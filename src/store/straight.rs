@@ -1,7 +1,8 @@
-//! The reply that every message is in, read straight from its bytes: an `XREADGROUP` over one stream.
+//! The replies that every message comes in, read straight from their bytes: an `XREADGROUP` over one stream, and what was
+//! published on a channel.
 //!
-//! Invariant: what is read here is what [`group_read`](super::replies::group_read) makes of the same bytes; whatever has
-//! another shape is left to it.
+//! Invariant: what is read here is what the general way ([`group_read`](super::replies::group_read), a tree of values)
+//! makes of the same bytes; whatever has another shape is left to it.
 
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
@@ -9,6 +10,8 @@ use homing_protocol::message::Entry;
 use super::replies::RawEntry;
 use super::resp::{Reader, number};
 
+/// What a message on a channel begins with.
+const MESSAGE_HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
 /// Bytes of the shortest entry: `*2`, an id and an empty list. What is announced takes no more room than what came.
 const ENTRY_BYTES_MIN: usize = 17;
 /// Bytes of the shortest pair of a field and its value.
@@ -22,6 +25,15 @@ impl<'a> Reader<'a> {
         let entries = cursor.group_read()?;
         self.at = cursor.at;
         Some(entries)
+    }
+
+    /// Channel and payload, if the next reply is a message on a channel. Else nothing is passed.
+    pub fn next_message(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let rest = self.bytes.get(self.at..)?.strip_prefix(MESSAGE_HEAD)?;
+        let mut cursor = Cursor { bytes: self.bytes, at: self.bytes.len() - rest.len() };
+        let message = (cursor.bulk()?, cursor.bulk()?);
+        self.at = cursor.at;
+        Some(message)
     }
 }
 
@@ -168,6 +180,19 @@ mod tests {
             straight(&bytes);
             straight(&[b"*1\r\n*2\r\n$0\r\n\r\n*9\r\n*2\r\n$3\r\n1-1\r\n*2000000000\r\n".as_slice(), &bytes].concat());
         }
+    }
+
+    #[test]
+    fn messages_are_read_and_what_stands_between_them_is_left() {
+        let message = array(&[bulk(b"message"), bulk(b"channel"), bulk(b"xadd")]);
+        let bytes = [message.as_slice(), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", &message].concat();
+        let mut reader = Reader { bytes: &bytes, at: 0 };
+        assert_eq!(reader.next_message(), Some((&b"channel"[..], &b"xadd"[..])));
+        assert_eq!(reader.next_message(), None);
+        assert!(reader.next().is_some());
+        assert!(reader.next_message().is_some() && reader.next().is_none());
+        let odd = array(&[bulk(b"message"), b"$-1\r\n".to_vec(), bulk(b"xadd")]);
+        assert_eq!(Reader { bytes: &odd, at: 0 }.next_message(), None);
     }
 
     #[test]
