@@ -99,10 +99,10 @@ impl Shard {
         if self.io.flight.is_some() || self.io.link.is_none() {
             return;
         }
-        let now = self.now();
-        if self.queue.is_empty() && self.orders.is_empty() && !self.trims.is_due(now.mono_ms) {
+        if self.queue.is_empty() && self.orders.is_empty() && !self.trims_due {
             return;
         }
+        let now = self.now();
         let Some(mut data) = self.io.link.as_mut().and_then(|link| link.data.take()) else { return };
         self.flush_acks();
         let mut items = Vec::new();
@@ -114,6 +114,7 @@ impl Shard {
             return;
         }
         self.io.sent_ms = now.mono_ms;
+        self.io.flights += 1;
         self.io.flight = Some(Flight { items, reads, client: link.client.clone(), sent: TokioInstant::now() });
         self.io.answer = Some(Box::pin(async move {
             let count = data.commands().len();
@@ -155,6 +156,7 @@ impl Shard {
     }
 
     fn fill_orders(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) {
+        self.trims_due = false;
         let trims = if self.is_ending() { self.trims.take_all() } else { self.trims.take(now.mono_ms, TRIMS_MAX) };
         self.orders.extend(trims.into_iter().map(Order::Trim));
         let keys = self.store.keys();

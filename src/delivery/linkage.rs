@@ -190,23 +190,25 @@ impl Shard {
         }
     }
 
-    /// Subscribes to the inboxes of new users, and drops those of users who are gone.
-    pub(super) fn send_follows(&mut self) {
+    /// Subscribes to the inboxes of new users, and drops those of users who are gone; false if there is
+    /// nothing to be sent.
+    pub(super) fn send_follows(&mut self) -> bool {
         if self.io.following.is_some() || (self.added.is_empty() && self.dropped.is_empty()) {
-            return;
+            return false;
         }
-        let Some(link) = &mut self.io.link else { return };
+        let Some(link) = &mut self.io.link else { return false };
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.retain(|user| self.sessions.subscription(user.as_str()).is_none());
         let mut added = std::mem::take(&mut self.added);
         added.retain(|user| self.sessions.subscription(user.as_str()).is_some());
         if added.is_empty() && dropped.is_empty() {
-            return;
+            return false;
         }
         let keys = self.store.keys();
         let channel = |user: &Name| keys.event_channel(Key::Inbox(user));
         link.hints.follow(added.iter().map(channel), dropped.iter().map(channel));
         self.io.following = Some(added);
+        true
     }
 
     /// All subscriptions that were on their way are confirmed.

@@ -27,7 +27,7 @@ use super::queue::Queue;
 use super::readiness::Readiness;
 use super::sessions::{SessionKey, Sessions};
 use super::trims::Trims;
-use super::turn::{Alarm, Mailbox};
+use super::turn::{Alarm, Mailbox, Stops};
 use super::wheel::Wheel;
 use crate::config::Limits;
 use crate::store::{Key, Store, StoreError};
@@ -103,6 +103,9 @@ pub struct Shard {
     pub(super) deferred: Vec<Order>,
     pub(super) deferred_until_ms: u64,
     pub(super) trims: Trims,
+    /// Whether inboxes were to be trimmed at the last tick. They can wait for a tick, and the time need not be asked for
+    /// with each message.
+    pub(super) trims_due: bool,
     wheel: Wheel<SessionKey>,
     pub(super) actions: Vec<Action>,
     pub(super) commands: Vec<Command>,
@@ -127,6 +130,8 @@ pub(super) struct Io {
     /// The pipeline in flight and, in `answer`, its replies to come.
     pub(super) flight: Option<Flight>,
     pub(super) answer: Option<Work<Result<Answer, StoreError>>>,
+    /// Pipelines that were ever sent.
+    pub(super) flights: u64,
     pub(super) sent_ms: u64,
     pub(super) rescue: Option<Work<Result<(), StoreError>>>,
     pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
@@ -156,6 +161,7 @@ impl Shard {
             },
             session_config: Arc::new(session_config(&limits)),
             trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
+            trims_due: false,
             wheel: Wheel::new(TICK_MS, config.clock.elapsed().as_millis() as u64),
             control_channel: keys.control_channel(&config.owner),
             probe,
@@ -260,6 +266,7 @@ impl Shard {
             held.session.handle_timeout(now, &mut self.actions);
             self.attend(key, now);
         }
+        self.trims_due = self.trims.is_due(now.mono_ms);
         self.tick_deferred(now);
         self.tick_link(now);
         self.tick_probe(now);
@@ -288,27 +295,11 @@ pub struct ShardRun {
 
 impl ShardRun {
     /// Runs until `stop` says to drain and everything has been closed, flushed and released.
-    pub async fn run(self, mut stop: watch::Receiver<Stop>) {
+    pub async fn run(self, stop: watch::Receiver<Stop>) {
         let Self { mut shard, events } = self;
-        let (mut mailbox, mut alarm) = (Mailbox::new(events), Alarm::new());
-        let mut stopped = Stop::No;
+        let (mut mailbox, mut alarm, mut stops) = (Mailbox::new(events), Alarm::new(), Stops::new(stop));
         shard.connect();
-        loop {
-            shard.send_pipeline();
-            shard.send_follows();
-            if shard.is_drained() {
-                return;
-            }
-            let turned = poll_fn(|context| shard.poll_turn(&mut mailbox, &mut alarm, context)).await;
-            // A tick later is soon enough for the end, and to be woken up for it costs every message.
-            if turned.ticked {
-                let asked = *stop.borrow_and_update();
-                if asked != stopped {
-                    stopped = asked;
-                    shard.handle_stop(asked);
-                }
-            }
-        }
+        poll_fn(|context| shard.poll_turns(&mut mailbox, &mut alarm, &mut stops, context)).await;
     }
 }
 

@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::event::Event;
-use super::shard::{Shard, TICK_MS, Work};
+use super::shard::{Shard, Stop, TICK_MS, Work};
 
 /// Events that are taken at once before replies and timers get their turn.
 const TAKE_MAX: usize = 1_024;
@@ -29,11 +29,14 @@ impl Alarm {
         Self { sleep: Box::pin(sleep_until(now)), tick_at: now }
     }
 
-    fn set(&mut self, flush_at: Option<Instant>) {
+    /// Answers whether it rings at another time than before.
+    fn set(&mut self, flush_at: Option<Instant>) -> bool {
         let due = flush_at.map_or(self.tick_at, |flush_at| flush_at.min(self.tick_at));
-        if self.sleep.deadline() != due {
+        let is_changed = self.sleep.deadline() != due;
+        if is_changed {
             self.sleep.as_mut().reset(due);
         }
+        is_changed
     }
 
     /// Whether a tick is due; the next one is due a whole tick later, however late this one is.
@@ -58,6 +61,25 @@ impl Mailbox {
     }
 }
 
+/// How the node tells the shard to stop. Looked at with each tick: that is soon enough, and to be woken up for it would
+/// cost every message.
+pub(super) struct Stops {
+    asked: watch::Receiver<Stop>,
+    taken: Stop,
+}
+
+impl Stops {
+    pub(super) fn new(asked: watch::Receiver<Stop>) -> Self {
+        Self { asked, taken: Stop::No }
+    }
+
+    /// What is asked for, if it was not taken before.
+    fn take(&mut self) -> Option<Stop> {
+        let asked = *self.asked.borrow();
+        (asked != std::mem::replace(&mut self.taken, asked)).then_some(asked)
+    }
+}
+
 fn poll_work<T>(work: &mut Option<Work<T>>, context: &mut Context<'_>) -> Poll<T> {
     let Some(running) = work else { return Poll::Pending };
     let outcome = ready!(running.as_mut().poll(context));
@@ -65,60 +87,114 @@ fn poll_work<T>(work: &mut Option<Work<T>>, context: &mut Context<'_>) -> Poll<T
     Poll::Ready(outcome)
 }
 
+/// Which sources were found not ready since the task was woken up, and will wake it up again: they need no second look.
+/// One that was forgotten here would be looked at with the next tick.
+#[derive(Default)]
+struct Waiting {
+    /// The number of the pipeline whose replies are awaited.
+    answer: Option<u64>,
+    hints: bool,
+    events: bool,
+    alarm: bool,
+}
+
 impl Shard {
-    /// Deals with what is ready; pending if nothing is. Cancel-safe: what is not ready stays where it is.
-    pub(super) fn poll_turn(
+    /// Takes turns until nothing is ready; ready once the shard is drained.
+    pub(super) fn poll_turns(
         &mut self,
         mailbox: &mut Mailbox,
         alarm: &mut Alarm,
+        stops: &mut Stops,
         context: &mut Context<'_>,
-    ) -> Poll<Turned> {
+    ) -> Poll<()> {
+        let mut waiting = Waiting::default();
+        loop {
+            self.send_pipeline();
+            if self.send_follows() {
+                waiting.hints = false;
+            }
+            if self.is_drained() {
+                return Poll::Ready(());
+            }
+            if !self.take_turn(mailbox, alarm, stops, &mut waiting, context) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Deals with what is ready; false if nothing is.
+    fn take_turn(
+        &mut self,
+        mailbox: &mut Mailbox,
+        alarm: &mut Alarm,
+        stops: &mut Stops,
+        waiting: &mut Waiting,
+        context: &mut Context<'_>,
+    ) -> bool {
         self.forget_now();
-        let mut turned = Turned { ticked: false };
         let mut is_idle = true;
-        if let Poll::Ready(outcome) = poll_work(&mut self.io.answer, context) {
-            is_idle = false;
-            self.complete(outcome);
+        let flight = Some(self.io.flights);
+        if self.io.answer.is_some() && waiting.answer != flight {
+            match poll_work(&mut self.io.answer, context) {
+                Poll::Ready(outcome) => {
+                    is_idle = false;
+                    self.complete(outcome);
+                }
+                Poll::Pending => waiting.answer = flight,
+            }
         }
         if let Some(link) = &mut self.io.link
-            && let Poll::Ready(hints) = link.hints.poll_next(context)
+            && !waiting.hints
         {
-            is_idle = false;
-            self.take_hints(hints);
+            match link.hints.poll_next(context) {
+                Poll::Ready(hints) => {
+                    is_idle = false;
+                    self.take_hints(hints);
+                }
+                Poll::Pending => waiting.hints = true,
+            }
         }
-        // Of no events, the channel is closed: no transport is left.
-        if let Poll::Ready(1..) = mailbox.events.poll_recv_many(context, &mut mailbox.taken, TAKE_MAX) {
-            is_idle = false;
-            for event in mailbox.taken.drain(..) {
-                self.handle_event(event);
+        if !waiting.events {
+            match mailbox.events.poll_recv_many(context, &mut mailbox.taken, TAKE_MAX) {
+                Poll::Ready(1..) => {
+                    is_idle = false;
+                    for event in mailbox.taken.drain(..) {
+                        self.handle_event(event);
+                    }
+                }
+                // Of no events, the channel is closed: no transport is left.
+                Poll::Ready(0) | Poll::Pending => waiting.events = true,
             }
         }
         if let Poll::Ready(outcome) = poll_work(&mut self.io.connecting, context) {
             is_idle = false;
+            waiting.hints = false;
             self.handle_connected(outcome);
         }
         if let Poll::Ready(outcome) = poll_work(&mut self.io.rescue, context) {
             is_idle = false;
             self.handle_rescued(outcome);
         }
-        alarm.set(self.flush_at);
-        if alarm.sleep.as_mut().poll(context).is_ready() {
-            is_idle = false;
-            let now = Instant::now();
-            if self.flush_at.is_some_and(|flush_at| flush_at <= now) {
-                self.flush_acks();
-            }
-            if alarm.take_tick(now) {
-                turned.ticked = true;
-                self.tick();
+        if alarm.set(self.flush_at) || !waiting.alarm {
+            waiting.alarm = alarm.sleep.as_mut().poll(context).is_pending();
+            if !waiting.alarm {
+                is_idle = false;
+                self.ring(alarm, stops);
             }
         }
-        if is_idle { Poll::Pending } else { Poll::Ready(turned) }
+        !is_idle
     }
-}
 
-/// What a turn was.
-pub(super) struct Turned {
-    /// The time to look at what needs no waking up.
-    pub(super) ticked: bool,
+    fn ring(&mut self, alarm: &mut Alarm, stops: &mut Stops) {
+        let now = Instant::now();
+        if self.flush_at.is_some_and(|flush_at| flush_at <= now) {
+            self.flush_acks();
+        }
+        if alarm.take_tick(now) {
+            self.tick();
+            if let Some(stop) = stops.take() {
+                self.handle_stop(stop);
+            }
+        }
+    }
 }

@@ -216,6 +216,8 @@ pub struct MessagesFrame {
 
 const MESSAGES_HEAD: &str = r#"{"type":"messages","messages":["#;
 const MESSAGES_TAIL: &str = "]}";
+/// Room that a frame has at first: enough for one message of usual size.
+const FIRST_BYTES: usize = 384;
 
 impl MessagesFrame {
     /// An empty frame for a client that takes `bytes_max` bytes.
@@ -227,6 +229,9 @@ impl MessagesFrame {
     /// Adds the message that `encode` appends; gives back a full frame if it had to be closed first.
     #[must_use]
     pub fn push(&mut self, encode: impl FnOnce(&mut String)) -> Option<String> {
+        if self.count == 0 {
+            self.text.reserve(FIRST_BYTES);
+        }
         self.text.push_str(if self.count == 0 { MESSAGES_HEAD } else { "," });
         let begin = self.text.len();
         encode(&mut self.text);
