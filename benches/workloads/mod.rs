@@ -5,7 +5,6 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use homing::store::replies;
 use homing::store::resp::Replies;
 use homing_protocol::frame::{ClientFrame, Incoming, MessagesFrame};
 use homing_protocol::id::EntryId;
@@ -103,8 +102,7 @@ fn parse_read(count: u64) -> Box<dyn FnMut()> {
     let reply = read_reply(count);
     Box::new(move || {
         let replies = Replies::scanned(black_box(&reply)).expect("the reply is well-formed");
-        let value = replies.reader().next().expect("the reply is complete");
-        black_box(replies::group_read(value).expect("it is a group read"));
+        black_box(replies.reader().next_group_read().expect("it is a group read"));
     })
 }
 

@@ -52,7 +52,10 @@ pub fn replies(data: &[u8]) {
         };
         let values: Vec<Value<'_>> = match (&given, &read) {
             (Given::Trees(trees), _) => trees.iter().map(Value::from).collect(),
-            (Given::Bytes(bytes), Some(replies)) => check_parsed(bytes, replies.reader().collect()),
+            (Given::Bytes(bytes), Some(replies)) => {
+                check_straight(replies);
+                check_parsed(bytes, replies.reader().collect())
+            }
             (Given::Bytes(_), None) => Vec::new(),
         };
         if let Given::Trees(trees) = &given {
@@ -174,6 +177,18 @@ fn check_parsed<'a>(bytes: &[u8], values: Vec<Value<'a>>) -> Vec<Value<'a>> {
         }
     }
     values
+}
+
+/// Entries that are read straight are those that are read the general way.
+fn check_straight(replies: &Replies<&[u8]>) {
+    let (mut straight, mut general) = (replies.reader(), replies.reader());
+    if let Some(entries) = straight.next_group_read() {
+        let read = general.next().map(decoders::group_read);
+        let read = read.and_then(Result::ok).expect("what was read straight can be read");
+        assert!(read.iter().all(|(_, exists)| *exists));
+        assert_eq!(entries, read.into_iter().map(|(entry, _)| entry).collect::<Vec<_>>());
+        assert_eq!(straight.collect::<Vec<_>>(), general.collect::<Vec<_>>());
+    }
 }
 
 /// Decoders that no session's command leads to.

@@ -39,19 +39,56 @@ impl EntryId {
     /// # Errors
     /// [`IdError`] for anything else than what Redis itself prints.
     pub fn parse(text: &[u8]) -> Result<Self, IdError> {
-        let dash = text.iter().position(|byte| *byte == b'-').ok_or(IdError)?;
-        Ok(Self { ms: parse_number(&text[..dash])?, seq: parse_number(&text[dash + 1..])? })
+        match Self::parse_first(text)? {
+            (id, []) => Ok(id),
+            _ => Err(IdError),
+        }
+    }
+
+    /// Parses the id that `text` begins with, as strictly; answers what follows it, too.
+    #[inline]
+    pub(crate) fn parse_first(text: &[u8]) -> Result<(Self, &[u8]), IdError> {
+        let (ms, rest) = parse_number(text)?;
+        let (seq, rest) = parse_number(rest.strip_prefix(b"-").ok_or(IdError)?)?;
+        Ok((Self { ms, seq }, rest))
+    }
+
+    /// Appends the text form.
+    pub(crate) fn push_to(self, text: &mut String) {
+        let mut digits = itoa::Buffer::new();
+        text.push_str(digits.format(self.ms));
+        text.push('-');
+        text.push_str(digits.format(self.seq));
     }
 }
 
-fn parse_number(digits: &[u8]) -> Result<u64, IdError> {
-    if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
+/// So many digits are a number of 64 bits, whatever they are.
+const SAFE_DIGITS: usize = 19;
+
+/// The number that `text` begins with, and what follows it.
+#[inline]
+fn parse_number(text: &[u8]) -> Result<(u64, &[u8]), IdError> {
+    let (mut number, mut count) = (0, 0);
+    for byte in text.iter().take(SAFE_DIGITS) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        number = number * 10 + u64::from(digit);
+        count += 1;
+    }
+    if count == 0 || (count > 1 && text[0] == b'0') {
         return Err(IdError);
     }
-    digits.iter().try_fold(0u64, |number, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit <= 9).ok_or(IdError)?;
-        number.checked_mul(10).and_then(|number| number.checked_add(u64::from(digit))).ok_or(IdError)
-    })
+    let rest = &text[count..];
+    match rest {
+        [digit @ b'0'..=b'9', rest @ ..] => {
+            let digit = u64::from(digit - b'0');
+            let number = number.checked_mul(10).and_then(|number| number.checked_add(digit)).ok_or(IdError)?;
+            Ok((number, rest))
+        }
+        rest => Ok((number, rest)),
+    }
 }
 
 /// A text that is not a stream id.
@@ -96,6 +133,9 @@ mod tests {
             "1-0-0",
             "1-*",
             "18446744073709551616-0",
+            "184467440737095516150-0",
+            "0-18446744073709551616",
+            "0-100000000000000000000",
             "1\u{661}-0",
         ] {
             assert_eq!(text.parse::<EntryId>(), Err(IdError), "{text:?}");

@@ -9,6 +9,7 @@ pub mod code;
 pub mod depth;
 pub mod frame;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod message;
 pub mod name;

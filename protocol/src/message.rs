@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::value::RawValue;
 
-use crate::depth;
-use crate::frame::server::{push_display, push_string};
+use crate::frame::server::{push_number, push_string};
 use crate::id::EntryId;
-use crate::limits::{JSON_DEPTH_MAX, KEY_BYTES_MAX, META_BYTES_MAX};
+use crate::json;
+use crate::limits::{KEY_BYTES_MAX, META_BYTES_MAX};
 use crate::topic::Topic;
 
 /// When a message ceases to be deliverable.
@@ -133,7 +132,7 @@ impl<B: AsRef<[u8]>> Entry<B> {
             text.push_str(topic.as_str());
             text.push('/');
         }
-        push_display(text, &self.id);
+        self.id.push_to(text);
         if let Some(topic) = topic {
             text.push_str(r#"","topic":""#);
             text.push_str(topic.as_str());
@@ -145,9 +144,9 @@ impl<B: AsRef<[u8]>> Entry<B> {
             None => self.push_fields(text),
         }
         text.push_str(r#","ts":"#);
-        push_display(text, &self.id.ms);
+        push_number(text, self.id.ms);
         text.push_str(r#","attempt":"#);
-        push_display(text, &attempt);
+        push_number(text, u64::from(attempt));
         if data.is_some() {
             self.push_options(text);
         }
@@ -169,14 +168,14 @@ impl<B: AsRef<[u8]>> Entry<B> {
         }
         // A `meta` that is no JSON object, or too big, is a producer's mistake; the message is worth more than it.
         if let Some(meta) = self.field(b"meta").filter(|meta| meta.len() <= META_BYTES_MAX)
-            && let Some(meta) = json(meta).filter(|meta| meta.starts_with('{'))
+            && let Some(meta) = json::value(meta).filter(|meta| meta.starts_with('{'))
         {
             text.push_str(r#","meta":"#);
             text.push_str(meta);
         }
         if let Expiry::At(at) = self.envelope().expiry {
             text.push_str(r#","exp":"#);
-            push_display(text, &at);
+            push_number(text, at);
         }
     }
 
@@ -207,8 +206,8 @@ impl<B: AsRef<[u8]>> Entry<B> {
 /// How `data` is shown to clients.
 fn push_data(text: &mut String, data: &[u8], kind: Option<&[u8]>) {
     let as_json = match kind {
-        Some(b"json") => json(data),
-        None => json(data).filter(|json| json.starts_with(['{', '['])),
+        Some(b"json") => json::value(data),
+        None => json::value(data).filter(|json| json.starts_with(['{', '['])),
         Some(_) => None,
     };
     if let Some(json) = as_json {
@@ -226,17 +225,10 @@ fn push_data(text: &mut String, data: &[u8], kind: Option<&[u8]>) {
     }
 }
 
-/// The text of `data` without surrounding white space if it is one valid JSON value of at most
-/// [`JSON_DEPTH_MAX`] levels.
-#[must_use]
-pub fn json(data: &[u8]) -> Option<&str> {
-    let raw: &RawValue = serde_json::from_slice(data).ok()?;
-    depth::is_within(raw.get(), JSON_DEPTH_MAX).then(|| raw.get())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::JSON_DEPTH_MAX;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -1,6 +1,8 @@
 //! Request bodies: their declared type, their size, and the time that they may take.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -34,9 +36,13 @@ pub(super) async fn read_json(
     if body.size_hint().lower() > limits.bytes_max as u64 {
         return Err(too_big(limits.bytes_max));
     }
-    let mut held = budget.share();
-    match tokio::time::timeout(limits.timeout, collect(body, limits.bytes_max, &mut held)).await {
-        Ok(outcome) => Ok((outcome?, held)),
+    let mut collecting = pin!(collect(body, limits.bytes_max, budget.share()));
+    let outcome = match poll_twice(collecting.as_mut()).await {
+        Some(outcome) => Ok(outcome),
+        None => tokio::time::timeout(limits.timeout, collecting).await,
+    };
+    match outcome {
+        Ok(outcome) => outcome,
         Err(_) => {
             let timeout_ms = u64::try_from(limits.timeout.as_millis()).unwrap_or(u64::MAX);
             Err(Problem::new(ErrorCode::Silent, "the request's body did not arrive in time")
@@ -62,11 +68,26 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ErrorCode::UnsupportedMediaType, "the body must be declared as 'Content-Type: application/json'"))
 }
 
-async fn collect(mut body: Body, bytes_max: usize, held: &mut HeldBytes) -> Result<Bytes, Problem> {
+/// The outcome, if it is there at the second look: the server hands a body over that came with its head. A timer, which
+/// costs as much as a short body, is for those that did not.
+async fn poll_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut is_first = true;
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if std::mem::replace(&mut is_first, false) => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+async fn collect(mut body: Body, bytes_max: usize, mut held: HeldBytes) -> Result<(Bytes, HeldBytes), Problem> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let data = match frame {
             None => break,
             Some(Err(_)) => return Err(Problem::new(ErrorCode::Malformed, "the request's body ended too early")),
@@ -84,12 +105,12 @@ async fn collect(mut body: Body, bytes_max: usize, held: &mut HeldBytes) -> Resu
         }
     }
     if rest.is_empty() {
-        return Ok(first);
+        return Ok((first, held));
     }
     let mut whole = BytesMut::with_capacity(first.len() + rest.len());
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
+    Ok((whole.freeze(), held))
 }
 
 fn too_big(bytes_max: usize) -> Problem {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use homing_protocol::name::Name;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::exit::{Exit, Failure, OrExit as _};
 use super::health::NodeHealth;
@@ -144,9 +145,20 @@ async fn serve(
         header_timeout: config.limits.header_timeout,
     });
     let listener = tokio::net::TcpListener::from_std(listener).or_exit(Exit::Other)?;
-    tokio::join!(shard.run(stop), acceptor.run(listener, closing));
+    // Tasks of their own: as parts of one, each would be polled whenever the other is woken up.
+    let (shard, acceptor) = (tokio::spawn(shard.run(stop)), tokio::spawn(acceptor.run(listener, closing)));
+    tokio::join!(whole(shard), whole(acceptor));
     let _ = tokio::time::timeout(SOCKETS_CLOSE_MAX, sockets_closed(&shared.slots)).await;
     Ok(())
+}
+
+/// The end of a task, whose panic is this thread's.
+async fn whole(task: JoinHandle<()>) {
+    if let Err(error) = task.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Resolves when no connection is left; they have no other owner than their tasks.

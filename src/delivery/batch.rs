@@ -14,7 +14,7 @@ use super::presence::Step;
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
-use crate::store::replies::{self, Value};
+use crate::store::replies::{self, RawEntry, Value};
 use crate::store::resp::{Commands, Replies};
 use crate::store::{StoreError, Wire, topics};
 
@@ -109,11 +109,11 @@ impl Shard {
         if self.io.flight.is_some() || self.io.link.is_none() {
             return;
         }
-        let now = self.now();
-        let feeds = self.wants_feeds(now);
-        if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims.is_due(now.mono_ms) {
+        let feeds = self.wants_feeds();
+        if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims_due {
             return;
         }
+        let now = self.now();
         let Some(mut data) = self.io.link.as_mut().and_then(|link| link.data.take()) else { return };
         self.flush_acks();
         if feeds {
@@ -128,6 +128,7 @@ impl Shard {
             return;
         }
         self.io.sent_ms = now.mono_ms;
+        self.io.flights += 1;
         self.io.flight = Some(Flight { items, reads, client: link.client.clone(), sent: TokioInstant::now() });
         self.io.answer = Some(Box::pin(async move {
             let count = data.commands().len();
@@ -176,6 +177,7 @@ impl Shard {
     }
 
     fn fill_orders(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) {
+        self.trims_due = false;
         let trims = if self.is_ending() { self.trims.take_all() } else { self.trims.take(now.mono_ms, TRIMS_MAX) };
         self.orders.extend(trims.into_iter().map(Order::Trim));
         let keys = self.store.keys();
@@ -221,6 +223,12 @@ impl Shard {
                 for item in items {
                     match item {
                         Item::Session { key, command, replies } => {
+                            if matches!(command, Command::ReadNew { .. })
+                                && let Some(entries) = values.next_group_read()
+                            {
+                                self.complete_read(key, command, entries, now);
+                                continue;
+                            }
                             let mut own = values.by_ref().take(replies);
                             self.complete_command(key, command, own.by_ref(), now);
                             // After an error, the rest of a command's replies say nothing more.
@@ -277,8 +285,8 @@ impl Shard {
                 if let (Reply::TopicRead { head, .. }, Command::ReadTopic { topic, .. }) = (&mut reply, &command) {
                     *head = self.feeds.head(topic);
                 }
-                if let Reply::NewRead(entries) = &reply {
-                    self.observer.read_entries.record(entries.len() as f64);
+                if let Reply::NewRead(entries) = reply {
+                    return self.complete_read(key, command, entries, now);
                 }
                 if let Reply::Attached(outcome) = &reply
                     && let Ok(attachment) = outcome.as_ref()
@@ -293,6 +301,11 @@ impl Shard {
                 self.reply(key, command, Reply::Failed(pipeline::failure(&error)), now);
             }
         }
+    }
+
+    fn complete_read(&mut self, key: SessionKey, command: Command, entries: Vec<RawEntry<'_>>, now: Now) {
+        self.observer.read_entries.record(entries.len() as f64);
+        self.reply(key, command, Reply::NewRead(entries), now);
     }
 
     pub(super) fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {

@@ -108,12 +108,14 @@ impl Shard {
             if payload == b"xadd" {
                 self.observer.wakeups.increment(1);
                 let now = self.now();
-                for index in 0..self.sessions.of_user(user).len() {
-                    let Some(key) = self.sessions.of_user(user).get(index).copied() else { break };
+                let mut keys = std::mem::take(&mut self.woken);
+                keys.extend_from_slice(self.sessions.of_user(user));
+                for key in keys.drain(..) {
                     let Some(held) = self.sessions.get_mut(key) else { continue };
                     held.session.handle_wake();
                     self.enqueue(key, now);
                 }
+                self.woken = keys;
             }
         } else if let Some(topic) = self.store.keys().topic_of_event(channel) {
             if payload == b"xadd" {
@@ -282,8 +284,7 @@ impl Shard {
             Action::Acked { count } => {
                 self.observer.acked.increment(u64::from(count));
                 if count > 0 {
-                    let user = held.session.user().clone();
-                    self.trims.note(&user, count, now.mono_ms);
+                    self.trims.note(held.session.user(), count, now.mono_ms);
                 }
             }
             Action::Expired => self.observer.expired.increment(1),

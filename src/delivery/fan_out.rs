@@ -169,8 +169,8 @@ impl Shard {
     }
 
     /// Whether a feed may be asked for now.
-    pub(super) fn wants_feeds(&self, now: Now) -> bool {
-        self.feeds.has_wishes() && now.mono_ms >= self.feeds_paused_until_ms
+    pub(super) fn wants_feeds(&self) -> bool {
+        self.feeds.has_wishes() && self.now().mono_ms >= self.feeds_paused_until_ms
     }
 
     /// Lost wake-ups of topics are made good here, as the sweep does for inboxes.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
@@ -65,43 +66,51 @@ impl Hints {
     /// # Errors
     /// The connection is lost, or Redis refuses to subscribe: wake-ups may be missed from now on.
     pub(super) async fn next(&mut self) -> Result<Taken, StoreError> {
-        let next = poll_fn(|context| {
-            // Both at once: Redis stops reading from one who does not take its confirmations.
-            let _ = self.wire.poll_flush(context)?;
-            self.wire.poll_replies(context, 1, TAKE_MAX)
-        });
-        let (_, replies) = next.await.map_err(|error: io::Error| StoreError::OutcomeUnknown(error.to_string()))?;
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Hints::next`].
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Taken, StoreError>> {
+        let lost = |error: io::Error| StoreError::OutcomeUnknown(error.to_string());
+        // Both at once: Redis stops reading from one who does not take its confirmations.
+        let _ = self.wire.poll_flush(context).map_err(lost)?;
+        let (_, replies) = ready!(self.wire.poll_replies(context, 1, TAKE_MAX)).map_err(lost)?;
         let taken = Taken { replies };
         self.changing = self.changing.saturating_sub(taken.confirmations()?);
-        Ok(taken)
+        Poll::Ready(Ok(taken))
     }
 }
 
 impl Taken {
     /// How many confirmations are among it.
     fn confirmations(&self) -> Result<usize, StoreError> {
-        let mut count = 0;
-        for reply in self.replies.reader() {
-            match reply {
-                Value::Error(code, detail) => return Err(StoreError::from_reply(code, detail)),
-                Value::Array(parts) if matches!(parts.first(), Some(Value::Bulk(b"subscribe" | b"unsubscribe"))) => {
+        let (mut count, mut replies) = (0, self.replies.reader());
+        loop {
+            while replies.next_message().is_some() {}
+            match replies.next() {
+                Some(Value::Error(code, detail)) => return Err(StoreError::from_reply(code, detail)),
+                Some(Value::Array(parts))
+                    if matches!(parts.first(), Some(Value::Bulk(b"subscribe" | b"unsubscribe"))) =>
+                {
                     count += 1;
                 }
-                _ => {}
+                Some(_) => {}
+                None => return Ok(count),
             }
         }
-        Ok(count)
     }
 
     /// The messages among it.
     pub(super) fn hints(&self) -> impl Iterator<Item = Hint<'_>> {
-        self.replies.reader().filter_map(|reply| {
-            let Value::Array(parts) = reply else { return None };
-            match parts.as_slice() {
-                [Value::Bulk(b"message"), Value::Bulk(channel), Value::Bulk(payload)] => {
-                    Some(Hint { channel: std::str::from_utf8(channel).ok()?, payload })
+        let mut replies = self.replies.reader();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some((channel, payload)) = replies.next_message() {
+                    let Ok(channel) = std::str::from_utf8(channel) else { continue };
+                    return Some(Hint { channel, payload });
                 }
-                _ => None,
+                // A confirmation.
+                replies.next()?;
             }
         })
     }

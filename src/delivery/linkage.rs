@@ -202,14 +202,15 @@ impl Shard {
         }
     }
 
-    /// Subscribes to the inboxes of new users and to new topics, and drops those that nobody is here for any more.
-    pub(super) fn send_follows(&mut self) {
+    /// Subscribes to the inboxes of new users and to new topics, and drops those that nobody is here for any more; false
+    /// if there is nothing to be sent.
+    pub(super) fn send_follows(&mut self) -> bool {
         let nothing = [&self.added, &self.dropped].iter().all(|users| users.is_empty())
             && [&self.feeds.added, &self.feeds.dropped].iter().all(|topics| topics.is_empty());
         if self.io.following.is_some() || nothing {
-            return;
+            return false;
         }
-        let Some(link) = &mut self.io.link else { return };
+        let Some(link) = &mut self.io.link else { return false };
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.retain(|user| self.sessions.subscription(user.as_str()).is_none());
         let mut added = std::mem::take(&mut self.added);
@@ -219,7 +220,7 @@ impl Shard {
         let mut topics = std::mem::take(&mut self.feeds.added);
         topics.retain(|topic| self.feeds.is_followed(topic));
         if added.is_empty() && dropped.is_empty() && topics.is_empty() && topics_dropped.is_empty() {
-            return;
+            return false;
         }
         let keys = self.store.keys();
         let inbox = |user: &Name| keys.event_channel(Key::Inbox(user));
@@ -229,6 +230,7 @@ impl Shard {
             dropped.iter().map(inbox).chain(topics_dropped.iter().map(log)),
         );
         self.io.following = Some((added, topics));
+        true
     }
 
     /// All subscriptions that were on their way are confirmed.

@@ -29,6 +29,7 @@ mod sessions;
 mod shard;
 mod topic_pipeline;
 mod trims;
+mod turn;
 mod wheel;
 
 // What turns other programs' bytes into values, for the fuzz targets.

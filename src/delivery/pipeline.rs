@@ -78,32 +78,32 @@ pub(super) fn encode(
         }
         Command::Announce { receipts } => receipts::encode_announce(pipeline, keys, identity, target, receipts),
         Command::Record { receipts } => receipts::encode_record(pipeline, keys, identity, target, receipts),
-        Command::Ack(batch) => encode_acks(pipeline, &inbox(), device, batch, devices),
+        Command::Ack(batch) => encode_acks(pipeline, keys, target, batch),
         Command::AckGap { id, .. } => call(pipeline, Function::AckGap, &[&devices()], &[device_name, id]),
         Command::Sweep { .. } => {
-            pipeline.command(3).arg("XPENDING").arg(inbox()).arg(device_name);
-            pipeline.command(3).arg("HGET").arg(devices()).arg(device_name);
+            pipeline.command(3).arg("XPENDING").parts(&keys.parts(Key::Inbox(user))).arg(device_name);
+            pipeline.command(3).arg("HGET").parts(&keys.parts(Key::Devices(user))).arg(device_name);
         }
         Command::Claim { ids } => {
-            let inbox = inbox();
+            let inbox = keys.parts(Key::Inbox(user));
             let first = ids.iter().min().copied().unwrap_or_default();
             let last = ids.iter().max().copied().unwrap_or_default();
             let mut pending = pipeline.command(6);
-            pending.arg("XPENDING").arg(&inbox).arg(device_name).id(first).id(last).number(CLAIM_PENDING_COUNT);
+            pending.arg("XPENDING").parts(&inbox).arg(device_name).id(first).id(last).number(CLAIM_PENDING_COUNT);
             drop(pending);
             let mut claim = pipeline.command(5 + ids.len());
-            claim.arg("XCLAIM").arg(&inbox).arg(device_name).arg(CONSUMER).number(0).ids(ids);
+            claim.arg("XCLAIM").parts(&inbox).arg(device_name).arg(CONSUMER).number(0).ids(ids);
         }
         Command::ReadPending { after, count } => {
-            let inbox = inbox();
             let from = self::after(*after);
             // Before the read, which raises the counters of all that it returns.
             let mut pending = pipeline.command(6);
-            pending.arg("XPENDING").arg(&inbox).arg(device_name).arg(from).arg("+").number(u64::from(*count));
+            pending.arg("XPENDING").parts(&keys.parts(Key::Inbox(user))).arg(device_name).arg(from).arg("+");
+            pending.number(u64::from(*count));
             drop(pending);
-            encode_read(pipeline, &inbox, device, *count, &after.to_string());
+            encode_read(pipeline, keys, target, *count, &after.to_string());
         }
-        Command::ReadNew { count } => encode_read(pipeline, &inbox(), device, *count, ">"),
+        Command::ReadNew { count } => encode_read(pipeline, keys, target, *count, ">"),
         Command::Touch { generation } => {
             let (generation, Identity { owner, node, .. }) = (generation.to_string(), identity);
             call(pipeline, Function::Touch, &[&devices()], &[device_name, &generation, owner, node]);
@@ -150,26 +150,23 @@ fn call(pipeline: &mut Commands, function: Function, keys: &[&str], arguments: &
     }
 }
 
-fn encode_read(pipeline: &mut Commands, inbox: &str, device: &Name, count: u16, from: &str) {
+fn encode_read(pipeline: &mut Commands, keys: &KeySpace, target: Target<'_>, count: u16, from: &str) {
     let mut read = pipeline.command(9);
-    read.arg("XREADGROUP").arg("GROUP").arg(device.as_str()).arg(CONSUMER);
-    read.arg("COUNT").number(u64::from(count.max(1))).arg("STREAMS").arg(inbox).arg(from);
+    read.arg("XREADGROUP").arg("GROUP").arg(target.device.as_str()).arg(CONSUMER);
+    read.arg("COUNT").number(u64::from(count.max(1))).arg("STREAMS");
+    read.parts(&keys.parts(Key::Inbox(target.user))).arg(from);
 }
 
-fn encode_acks(
-    pipeline: &mut Commands,
-    inbox: &str,
-    device: &Name,
-    batch: &AckBatch,
-    devices: impl FnOnce() -> String,
-) {
-    let device = device.as_str();
+fn encode_acks(pipeline: &mut Commands, keys: &KeySpace, Target { user, device }: Target<'_>, batch: &AckBatch) {
+    let (inbox, device) = (keys.parts(Key::Inbox(user)), device.as_str());
     if !batch.own.is_empty() {
-        pipeline.command(3 + batch.own.len()).arg("XACK").arg(inbox).arg(device).ids(&batch.own);
+        pipeline.command(3 + batch.own.len()).arg("XACK").parts(&inbox).arg(device).ids(&batch.own);
     }
-    receipts::encode_foreign_acks(pipeline, inbox, device, &batch.foreign);
+    if !batch.foreign.is_empty() {
+        receipts::encode_foreign_acks(pipeline, &inbox.concat(), device, &batch.foreign);
+    }
     if !batch.confirmations.is_empty() {
-        pipeline.command(3).arg("HGET").arg(devices()).arg(device);
+        pipeline.command(3).arg("HGET").parts(&keys.parts(Key::Devices(user))).arg(device);
     }
 }
 

@@ -3,8 +3,9 @@
 //! Its loop takes events from transports, hints from Redis, replies and the time, and feeds them to the sessions. It
 //! keeps one pipeline in flight; what becomes due meanwhile gathers in a queue and makes up the next one.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::pending;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Now, SessionConfig};
 use homing_protocol::topic::Topic;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::Instant as TokioInstant;
 
 use super::batch::{Answer, Flight, Order};
 use super::drain::Draining;
@@ -31,6 +32,7 @@ use super::queue::Queue;
 use super::readiness::Readiness;
 use super::sessions::{SessionKey, Sessions};
 use super::trims::Trims;
+use super::turn::{Alarm, Mailbox, Stops};
 use super::wheel::Wheel;
 use crate::config::Limits;
 use crate::store::{Key, Store, StoreError};
@@ -77,9 +79,7 @@ pub enum Stop {
 }
 
 /// Resolution of timers, in ms.
-const TICK_MS: u64 = 50;
-/// Events that are taken at once before replies and timers get their turn.
-const TAKE_MAX: usize = 1_024;
+pub(super) const TICK_MS: u64 = 50;
 
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -96,8 +96,11 @@ pub struct Shard {
     pub(super) probe: Probe,
     pub(super) observer: Observer,
     start: Instant,
+    turn_now: Cell<Option<Now>>,
     pub(super) sessions: Sessions,
     pub(super) nonce: u64,
+    /// Those whom a wake-up concerns; empty between.
+    pub(super) woken: Vec<SessionKey>,
     /// Sessions that want to be in the next pipeline.
     pub(super) queue: Queue,
     /// Those that are being put into a pipeline; empty between.
@@ -112,6 +115,9 @@ pub struct Shard {
     pub(super) deferred_until_ms: u64,
     pub(super) trims: Trims,
     pub(super) presence: Presence,
+    /// Whether inboxes were to be trimmed at the last tick. They can wait for a tick, and the time need not be asked for
+    /// with each message.
+    pub(super) trims_due: bool,
     wheel: Wheel<SessionKey>,
     pub(super) actions: Vec<Action>,
     pub(super) commands: Vec<Command>,
@@ -141,34 +147,13 @@ pub(super) struct Io {
     /// The pipeline in flight and, in `answer`, its replies to come.
     pub(super) flight: Option<Flight>,
     pub(super) answer: Option<Work<Result<Answer, StoreError>>>,
+    /// Pipelines that were ever sent.
+    pub(super) flights: u64,
     pub(super) sent_ms: u64,
     pub(super) rescue: Option<Work<Result<(), StoreError>>>,
     pub(super) connecting: Option<Work<Result<Link, StoreError>>>,
     /// Whose subscriptions are on their way; they have them once all are confirmed.
     pub(super) following: Option<(Vec<Name>, Vec<Topic>)>,
-}
-
-/// Awaits optional work; for ever if there is none. Cancel-safe: the work stays where it is.
-async fn next<T>(work: &mut Option<Work<T>>) -> T {
-    let Some(running) = work else { return pending().await };
-    let outcome = running.as_mut().await;
-    *work = None;
-    outcome
-}
-
-/// The next hints. Cancel-safe.
-async fn next_hints(link: &mut Option<Link>) -> Result<Taken, StoreError> {
-    match link {
-        Some(link) => link.hints.next().await,
-        None => pending().await,
-    }
-}
-
-async fn flush_time(at: Option<TokioInstant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => pending().await,
-    }
 }
 
 impl Shard {
@@ -199,6 +184,7 @@ impl Shard {
             session_config: Arc::new(session_config(&limits)),
             presence: Presence::default(),
             trims: Trims::new(millis(limits.trim_delay), limits.trim_acks),
+            trims_due: false,
             wheel: Wheel::new(TICK_MS, config.clock.elapsed().as_millis() as u64),
             control_channel: keys.control_channel(&config.owner),
             probe,
@@ -209,8 +195,10 @@ impl Shard {
             receipted: config.receipted,
             observer: Observer::new(),
             start: config.clock,
+            turn_now: Cell::new(None),
             sessions: Sessions::default(),
             nonce: 0,
+            woken: Vec::new(),
             queue: Queue::default(),
             batch: VecDeque::new(),
             coalescing: Vec::new(),
@@ -237,10 +225,21 @@ impl Shard {
         (ShardRun { shard, events }, handle)
     }
 
+    /// The time of this turn, which is taken when it is first asked for.
     pub(super) fn now(&self) -> Now {
+        if let Some(now) = self.turn_now.get() {
+            return now;
+        }
         let unix_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        Now { mono_ms: self.start.elapsed().as_millis() as u64 + 1, unix_ms }
+        let now = Now { mono_ms: self.start.elapsed().as_millis() as u64 + 1, unix_ms };
+        self.turn_now.set(Some(now));
+        now
+    }
+
+    /// A turn begins.
+    pub(super) fn forget_now(&self) {
+        self.turn_now.set(None);
     }
 
     /// Looks after a session that something happened to: queues it, schedules it, or forgets it.
@@ -278,7 +277,7 @@ impl Shard {
         }
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         let now = self.now();
         let pause_ms = now.mono_ms.saturating_sub(self.last_tick_ms);
         self.last_tick_ms = now.mono_ms;
@@ -298,6 +297,7 @@ impl Shard {
             held.session.handle_timeout(now, &mut self.actions);
             self.attend(key, now);
         }
+        self.trims_due = self.trims.is_due(now.mono_ms);
         self.tick_deferred(now);
         self.tick_link(now);
         self.tick_probe(now);
@@ -328,42 +328,16 @@ pub struct ShardRun {
 
 impl ShardRun {
     /// Runs until `stop` says to drain and everything has been closed, flushed and released.
-    pub async fn run(self, mut stop: watch::Receiver<Stop>) {
-        let Self { mut shard, mut events } = self;
-        let mut ticks = interval(Duration::from_millis(TICK_MS));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut taken = Vec::with_capacity(TAKE_MAX);
+    pub async fn run(self, stop: watch::Receiver<Stop>) {
+        let Self { mut shard, events } = self;
+        let (mut mailbox, mut alarm, mut stops) = (Mailbox::new(events), Alarm::new(), Stops::new(stop));
         shard.connect();
-        loop {
-            shard.send_pipeline();
-            shard.send_follows();
-            if shard.is_drained() {
-                return;
-            }
-            // Every arm is cancel-safe: work in flight stays in `io`, channels lose nothing.
-            tokio::select! {
-                outcome = next(&mut shard.io.answer) => shard.complete(outcome),
-                hints = next_hints(&mut shard.io.link) => shard.take_hints(hints),
-                _ = events.recv_many(&mut taken, TAKE_MAX) => {
-                    for event in taken.drain(..) {
-                        shard.handle_event(event);
-                    }
-                }
-                outcome = next(&mut shard.io.connecting) => shard.handle_connected(outcome),
-                outcome = next(&mut shard.io.rescue) => shard.handle_rescued(outcome),
-                () = flush_time(shard.flush_at) => shard.flush_acks(),
-                _ = ticks.tick() => shard.tick(),
-                _ = stop.changed() => {
-                    let stop = *stop.borrow_and_update();
-                    shard.handle_stop(stop);
-                }
-            }
-        }
+        poll_fn(|context| shard.poll_turns(&mut mailbox, &mut alarm, &mut stops, context)).await;
     }
 }
 
 impl Shard {
-    fn take_hints(&mut self, taken: Result<Taken, StoreError>) {
+    pub(super) fn take_hints(&mut self, taken: Result<Taken, StoreError>) {
         match taken {
             Ok(taken) => taken.hints().for_each(|hint| self.handle_hint(hint)),
             Err(error) => return self.lose_link(&format!("the subscription connection: {error}")),

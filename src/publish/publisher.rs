@@ -229,14 +229,14 @@ impl Publisher {
     /// Writes the command that appends a message.
     fn append(&self, commands: &mut Commands, user: &Name, message: &NewMessage<'_>, now_ms: u64) {
         let keys = self.store.keys();
-        let inbox = keys.name(Key::Inbox(user));
+        let inbox = keys.parts(Key::Inbox(user));
         let fields = message.fields(now_ms);
         let mut command = match &message.key {
             _ if message.receipt => {
                 let once = message.key.as_ref().map(|key| keys.name(Key::Once(user, key)));
                 let mut command = commands.command(7 + usize::from(once.is_some()) + fields.argument_count());
                 command.arg("FCALL").arg(Function::PublishAsking.name()).number(2 + u64::from(once.is_some()));
-                command.arg(inbox).arg(keys.name(Key::Asked(user)));
+                command.parts(&inbox).parts(&keys.parts(Key::Asked(user)));
                 if let Some(once) = once {
                     command.arg(once);
                 }
@@ -248,13 +248,13 @@ impl Publisher {
             }
             None => {
                 let mut command = commands.command(3 + fields.argument_count());
-                command.arg("XADD").arg(inbox).arg("*");
+                command.arg("XADD").parts(&inbox).arg("*");
                 command
             }
             Some(key) => {
                 let mut command = commands.command(6 + fields.argument_count());
                 command.arg("FCALL").arg(Function::PublishOnce.name()).number(2);
-                command.arg(inbox).arg(keys.name(Key::Once(user, key))).number(ONCE_SECONDS);
+                command.parts(&inbox).parts(&keys.parts(Key::Once(user, key))).number(ONCE_SECONDS);
                 command
             }
         };
@@ -264,7 +264,7 @@ impl Publisher {
     }
 
     fn length(&self, commands: &mut Commands, user: &Name) {
-        commands.command(2).arg("XLEN").arg(self.store.keys().name(Key::Inbox(user)));
+        commands.command(2).arg("XLEN").parts(&self.store.keys().parts(Key::Inbox(user)));
     }
 
     fn report_overfull(&self, user: &Name, length: &Value<'_>) {

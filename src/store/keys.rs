@@ -124,30 +124,41 @@ impl KeySpace {
     /// The full name of a key.
     #[must_use]
     pub fn name(&self, key: Key<'_>) -> String {
-        let prefix = &self.prefix;
+        let mut name = self.parts(key).concat();
+        if let Key::Receipt(_, id) = key {
+            name.push_str(&id.to_string());
+        }
+        name
+    }
+
+    /// What a key's name is put together of, for those who write it without making a text of it first.
+    #[must_use]
+    pub fn parts<'a>(&'a self, key: Key<'a>) -> [&'a str; 5] {
+        let prefix = self.prefix.as_str();
         match key {
-            Key::Inbox(user) => format!("{prefix}:{{{user}{INBOX_SUFFIX}"),
-            Key::Devices(user) => format!("{prefix}:{{{user}{DEVICES_SUFFIX}"),
-            Key::Once(user, key) => format!("{prefix}:{{{user}}}:once:{key}"),
-            Key::Topics(user) => format!("{prefix}:{{{user}}}:topics"),
-            Key::Log(topic) => format!("{prefix}:topic:{{{topic}{LOG_SUFFIX}"),
-            Key::Cursors(topic) => format!("{prefix}:topic:{{{topic}}}:cursors"),
-            Key::Followers(topic) => format!("{prefix}:topic:{{{topic}}}:followers"),
-            Key::TopicMeta(topic) => format!("{prefix}:topic:{{{topic}}}:meta"),
-            Key::TopicOnce(topic, key) => format!("{prefix}:topic:{{{topic}}}:once:{key}"),
-            Key::Receipt(user, id) => format!("{prefix}:{{{user}}}:receipt:{id}"),
-            Key::Asked(user) => format!("{prefix}:{{{user}}}:asked"),
-            Key::Receipts => format!("{prefix}:receipts"),
-            Key::Nodes => format!("{prefix}:nodes"),
-            Key::Probe(node) => format!("{prefix}:probe:{node}"),
-            Key::Presence => format!("{prefix}:presence"),
-            Key::Announcers => format!("{prefix}:online"),
-            Key::Online(owner) => format!("{prefix}:online:{owner}"),
-            Key::Epoch => format!("{prefix}:epoch"),
-            Key::Schema => format!("{prefix}:schema"),
-            Key::Lock(Lock::Migration) => format!("{prefix}:lock:migration"),
-            Key::Lock(Lock::Presence) => format!("{prefix}:lock:presence"),
-            Key::Lock(Lock::Janitor) => format!("{prefix}:lock:janitor"),
+            Key::Inbox(user) => [prefix, ":{", user.as_str(), INBOX_SUFFIX, ""],
+            Key::Devices(user) => [prefix, ":{", user.as_str(), DEVICES_SUFFIX, ""],
+            Key::Once(user, key) => [prefix, ":{", user.as_str(), "}:once:", key],
+            Key::Topics(user) => [prefix, ":{", user.as_str(), "}:topics", ""],
+            Key::Log(topic) => [prefix, ":topic:{", topic.as_str(), LOG_SUFFIX, ""],
+            Key::Cursors(topic) => [prefix, ":topic:{", topic.as_str(), "}:cursors", ""],
+            Key::Followers(topic) => [prefix, ":topic:{", topic.as_str(), "}:followers", ""],
+            Key::TopicMeta(topic) => [prefix, ":topic:{", topic.as_str(), "}:meta", ""],
+            Key::TopicOnce(topic, key) => [prefix, ":topic:{", topic.as_str(), "}:once:", key],
+            // The id, which is no text yet, comes behind it.
+            Key::Receipt(user, _) => [prefix, ":{", user.as_str(), "}:receipt:", ""],
+            Key::Asked(user) => [prefix, ":{", user.as_str(), "}:asked", ""],
+            Key::Receipts => [prefix, ":receipts", "", "", ""],
+            Key::Presence => [prefix, ":presence", "", "", ""],
+            Key::Announcers => [prefix, ":online", "", "", ""],
+            Key::Online(owner) => [prefix, ":online:", owner, "", ""],
+            Key::Nodes => [prefix, ":nodes", "", "", ""],
+            Key::Probe(node) => [prefix, ":probe:", node, "", ""],
+            Key::Epoch => [prefix, ":epoch", "", "", ""],
+            Key::Schema => [prefix, ":schema", "", "", ""],
+            Key::Lock(Lock::Migration) => [prefix, ":lock:migration", "", "", ""],
+            Key::Lock(Lock::Presence) => [prefix, ":lock:presence", "", "", ""],
+            Key::Lock(Lock::Janitor) => [prefix, ":lock:janitor", "", "", ""],
         }
     }
 

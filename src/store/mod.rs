@@ -15,6 +15,7 @@ pub mod presence;
 pub mod replies;
 pub mod resp;
 pub mod server;
+mod straight;
 #[cfg(test)]
 pub(crate) mod test_server;
 pub mod topic_view;

@@ -158,9 +158,27 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The number that is the line at `at`, and where the next begins. Most of what is looked at is such lines.
-fn number(bytes: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
-    let rest = &bytes[at.min(bytes.len())..];
+/// The number that is the line at `at`, and where the next begins. Most of what is looked at is such lines, and most of
+/// them have one to three digits.
+#[inline]
+pub(super) fn number(bytes: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
+    let Some(rest) = bytes.get(at..) else { return Ok(None) };
+    match *rest {
+        [a @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((digit(a), at + 3))),
+        [a @ b'0'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => Ok(Some((digit(a) * 10 + digit(b), at + 4))),
+        [a @ b'0'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Ok(Some((digit(a) * 100 + digit(b) * 10 + digit(c), at + 5)))
+        }
+        _ => any_number(rest, at),
+    }
+}
+
+fn digit(byte: u8) -> i64 {
+    i64::from(byte - b'0')
+}
+
+/// As [`number`], of a line of any length that begins with `rest`.
+fn any_number(rest: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
     let negative = rest.first() == Some(&b'-');
     let (mut sum, first) = (0_i64, usize::from(negative));
     for (index, byte) in rest.iter().enumerate().skip(first) {
@@ -168,8 +186,7 @@ fn number(bytes: &[u8], at: usize) -> io::Result<Option<(i64, usize)>> {
             // Zeros without end would overflow nothing.
             _ if index > NUMBER_BYTES_MAX => return Err(unreadable()),
             b'0'..=b'9' => {
-                let digit = i64::from(byte - b'0');
-                sum = sum.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or_else(unreadable)?;
+                sum = sum.checked_mul(10).and_then(|sum| sum.checked_add(digit(*byte))).ok_or_else(unreadable)?;
             }
             b'\r' if index > first => {
                 return match rest.get(index + 1) {
@@ -224,8 +241,8 @@ impl<B: AsRef<[u8]>> Replies<B> {
 /// Reads replies one by one.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Iterator for Reader<'a> {
@@ -260,7 +277,10 @@ impl<'a> Iterator for Reader<'a> {
                 // Of all elements, some bytes are there: what is announced takes no more room than what came.
                 Some(count) => {
                     let mut values = Vec::with_capacity(count.min(self.bytes.len() - after));
-                    values.extend(self.by_ref().take(count));
+                    for _ in 0..count {
+                        let Some(value) = self.next() else { break };
+                        values.push(value);
+                    }
                     Value::Array(values)
                 }
                 None => Value::Nil,
@@ -326,13 +346,23 @@ pub struct Arguments<'a> {
 
 impl Arguments<'_> {
     /// Adds an argument.
+    #[inline]
     pub fn arg(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
-        let argument = argument.as_ref();
+        self.parts(&[argument.as_ref()])
+    }
+
+    /// Adds an argument that is in parts, as the name of a key is.
+    #[inline]
+    pub fn parts<P: AsRef<[u8]>>(&mut self, parts: &[P]) -> &mut Self {
         // Adding one too many would make it the next command.
         assert!(self.missing > 0, "a command has the arguments that were announced");
         self.missing -= 1;
-        push_length(self.bytes, b'$', argument.len());
-        self.bytes.extend_from_slice(argument);
+        let length = parts.iter().map(|part| part.as_ref().len()).sum();
+        self.bytes.reserve(length + FRAMING_BYTES_MAX);
+        push_length(self.bytes, b'$', length);
+        for part in parts {
+            self.bytes.extend_from_slice(part.as_ref());
+        }
         self.bytes.extend_from_slice(b"\r\n");
         self
     }
@@ -345,13 +375,8 @@ impl Arguments<'_> {
 
     /// Adds an entry id.
     pub fn id(&mut self, id: EntryId) -> &mut Self {
-        let (mut text, mut digits) = ([0; ID_BYTES_MAX], itoa::Buffer::new());
-        let mut length = 0;
-        for part in [digits.format(id.ms).as_bytes(), b"-", itoa::Buffer::new().format(id.seq).as_bytes()] {
-            text[length..length + part.len()].copy_from_slice(part);
-            length += part.len();
-        }
-        self.arg(&text[..length])
+        let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
+        self.parts(&[ms.format(id.ms), "-", seq.format(id.seq)])
     }
 
     /// Adds entry ids.
@@ -369,13 +394,23 @@ impl Drop for Arguments<'_> {
     }
 }
 
-/// Two numbers of 64 bits and a hyphen.
-const ID_BYTES_MAX: usize = 41;
+/// What stands around an argument: `$`, a length of 20 digits and two ends of lines.
+const FRAMING_BYTES_MAX: usize = 25;
 
+#[inline]
 fn push_length(bytes: &mut Vec<u8>, kind: u8, length: usize) {
-    bytes.push(kind);
-    bytes.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-    bytes.extend_from_slice(b"\r\n");
+    // Nearly all are names, numbers and ids: one piece instead of three.
+    match u8::try_from(length) {
+        Ok(length @ 0..10) => bytes.extend_from_slice(&[kind, b'0' + length, b'\r', b'\n']),
+        Ok(length @ 10..100) => {
+            bytes.extend_from_slice(&[kind, b'0' + length / 10, b'0' + length % 10, b'\r', b'\n']);
+        }
+        _ => {
+            bytes.push(kind);
+            bytes.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// Takes the error out of a reply.

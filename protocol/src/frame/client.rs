@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::ack;
 use crate::code::ErrorCode;
 use crate::id::EntryId;
 use crate::limits::{
@@ -154,6 +155,14 @@ impl Incoming {
     /// # Errors
     /// [`FrameError`] with code `malformed`, `bad_id`, `bad_name`, `bad_value` or `too_many`.
     pub fn parse(text: &str) -> Result<Self, FrameError> {
+        match ack::parse(text) {
+            Some(frame) => Ok(frame),
+            None => Self::parse_generally(text),
+        }
+    }
+
+    /// Parses a frame of any type, however it is written.
+    pub(super) fn parse_generally(text: &str) -> Result<Self, FrameError> {
         let malformed = |message| FrameError { code: ErrorCode::Malformed, message, reference: None };
         // serde would take an array, too, as members by their position.
         if !text.trim_ascii_start().starts_with('{') {

@@ -4,6 +4,7 @@
 //! sends, parsing answers with a frame or a typed error, and text from a client is only ever echoed
 //! as `ref`, as the id of a gap that it acked, or as a short piece in an error's message.
 
+mod ack;
 pub mod client;
 pub mod server;
 

@@ -161,14 +161,14 @@ impl ServerFrame {
                     match id {
                         AckedId::Message(id) => {
                             text.push('"');
-                            push_display(&mut text, id);
+                            id.push_to(&mut text);
                             text.push('"');
                         }
                         AckedId::Topic(topic, id) => {
                             text.push('"');
                             text.push_str(topic.as_str());
                             text.push('/');
-                            push_display(&mut text, id);
+                            id.push_to(&mut text);
                             text.push('"');
                         }
                         // The client's own text, whatever stands behind its `gap-`.
@@ -179,7 +179,7 @@ impl ServerFrame {
             }
             Self::Authed { expires_at_ms } => {
                 text.push_str(r#"{"type":"authed","expires_at_ms":"#);
-                push_display(&mut text, expires_at_ms);
+                push_number(&mut text, *expires_at_ms);
             }
             Self::Followed { topics, follow } => {
                 text.push_str(if *follow {
@@ -202,7 +202,7 @@ impl ServerFrame {
                 text.push_str(r#","reason":""#);
                 text.push_str(gap.reason.as_str());
                 text.push_str(r#"","count":"#);
-                push_display(&mut text, &gap.count);
+                push_number(&mut text, gap.count);
             }
             Self::Ping => text.push_str(r#"{"type":"ping""#),
             Self::Pong => text.push_str(r#"{"type":"pong""#),
@@ -213,7 +213,7 @@ impl ServerFrame {
                 push_string(&mut text, message);
                 if let Some(retry_after_ms) = retry_after_ms {
                     text.push_str(r#","retry_after_ms":"#);
-                    push_display(&mut text, retry_after_ms);
+                    push_number(&mut text, *retry_after_ms);
                 }
             }
         }
@@ -232,11 +232,9 @@ pub(crate) fn push_string(text: &mut String, value: &str) {
     text.push_str(&serde_json::to_string(value).unwrap_or_default());
 }
 
-/// Appends something that needs no escaping.
-pub(crate) fn push_display(text: &mut String, value: &dyn std::fmt::Display) {
-    use std::fmt::Write as _;
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{value}");
+/// Appends a number.
+pub(crate) fn push_number(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Builds `messages` frames from encoded messages, none over the limit unless it holds a single message.
@@ -249,6 +247,8 @@ pub struct MessagesFrame {
 
 const MESSAGES_HEAD: &str = r#"{"type":"messages","messages":["#;
 const MESSAGES_TAIL: &str = "]}";
+/// Room that a frame has at first: enough for one message of usual size.
+const FIRST_BYTES: usize = 384;
 
 impl MessagesFrame {
     /// An empty frame for a client that takes `bytes_max` bytes.
@@ -260,6 +260,9 @@ impl MessagesFrame {
     /// Adds the message that `encode` appends; gives back a full frame if it had to be closed first.
     #[must_use]
     pub fn push(&mut self, encode: impl FnOnce(&mut String)) -> Option<String> {
+        if self.count == 0 {
+            self.text.reserve(FIRST_BYTES);
+        }
         self.text.push_str(if self.count == 0 { MESSAGES_HEAD } else { "," });
         let begin = self.text.len();
         encode(&mut self.text);

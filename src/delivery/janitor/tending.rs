@@ -166,12 +166,13 @@ impl Tending {
                 }
             }
         }
-        if !orphans.is_empty() {
-            orphans::announce(connection, self.store.keys(), &orphans).await?;
-        }
         if !receipts.is_empty() {
             // Lost if this node dies now: the messages are gone. What they were can still be looked at.
             let _: Vec<RedisResult<redis::Value>> = receipts.query_async(connection).await?;
+        }
+        // After them: the next visit finds the same orphans, but not the same drops.
+        if !orphans.is_empty() {
+            orphans::announce(connection, self.store.keys(), &orphans).await?;
         }
         if functions_missing {
             self.store.load_functions().await?;
