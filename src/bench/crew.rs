@@ -49,6 +49,7 @@ pub(crate) struct Crew {
     workers: Vec<Worker>,
     reports: mpsc::Receiver<(usize, Option<Report>)>,
     work: Work,
+    run: String,
     user_prefix: String,
     pub(crate) timeline: Timeline,
     /// Of all messages so far; see [`Crew::forget`].
@@ -73,6 +74,7 @@ impl Crew {
         let mut crew = Self {
             workers: Vec::new(),
             reports,
+            run: run.clone(),
             user_prefix: user_prefix.clone(),
             timeline: Timeline::default(),
             latencies: Latencies::default(),
@@ -107,6 +109,11 @@ impl Crew {
     }
 
     /// Processes.
+    /// What the messages of this run carry.
+    pub(crate) fn run(&self) -> &str {
+        &self.run
+    }
+
     pub(crate) fn workers(&self) -> usize {
         self.workers.len()
     }

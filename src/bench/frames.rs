@@ -141,7 +141,12 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Message<'a>> {
         let rest = self.rest.strip_prefix(b",").unwrap_or(self.rest).strip_prefix(br#"{"id":""#)?;
         let id = until_quote(rest);
-        let rest = rest.get(id.len()..)?.strip_prefix(br#"","data":"#)?;
+        let rest = rest.get(id.len()..)?;
+        let rest = match rest.strip_prefix(br#"","topic":""#) {
+            Some(rest) => rest.get(until_quote(rest).len()..)?,
+            None => rest,
+        };
+        let rest = rest.strip_prefix(br#"","data":"#)?;
         let data = &rest[..value_length(rest)];
         let rest = &rest[data.len()..];
         // `encoding` may stand before `attempt`, `key`, `meta` and `exp` after it: the first level's end ends all.
@@ -218,6 +223,7 @@ mod tests {
     use homing_protocol::frame::server::{AckedId, Gap, GapReason, MessagesFrame, ServerFrame};
     use homing_protocol::id::EntryId;
     use homing_protocol::message::Entry;
+    use homing_protocol::topic::Topic;
     use proptest::prelude::*;
 
     fn frame_of(entries: &[Entry<Vec<u8>>], attempt: u32) -> String {
@@ -264,6 +270,18 @@ mod tests {
                 .all(|message| message.is_again)
         );
         assert!(messages(&frame_of(&[entry(1, &[("data", odd)])], 2))[0].is_again);
+    }
+
+    #[test]
+    fn a_message_of_a_topic_is_found_as_well() {
+        let mut frame = MessagesFrame::new(usize::MAX);
+        for ms in [1, 2] {
+            let entry = entry(ms, &[("data", "[7]")]);
+            assert!(frame.push(|text| entry.encode_topic_into(&Topic::Broadcast, 1, text)).is_none());
+        }
+        let frame = frame.finish().unwrap();
+        let found: Vec<_> = messages(&frame).iter().map(|message| (message.id, message.data)).collect();
+        assert_eq!(found, [(&b"*/1-0"[..], &b"[7]"[..]), (b"*/2-0", b"[7]")]);
     }
 
     #[test]

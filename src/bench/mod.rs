@@ -5,6 +5,7 @@
 //! *meant* to be sent, so a slow server cannot hide by slowing its load down; and a figure is shown together with what
 //! was lost.
 
+mod broadcast;
 mod clock;
 mod cluster;
 mod crew;
@@ -65,6 +66,7 @@ pub async fn run<E: From<BenchError>>(
             BenchCommand::Replay(options) => (replay::run(&options).await?, options.output),
             BenchCommand::Storm(options) => (storm::run(&options).await?, options.output),
             BenchCommand::Sockets(options) => (sockets::run(&options).await?, options.output),
+            BenchCommand::Broadcast(options) => (broadcast::run(&options).await?, options.output),
             BenchCommand::Load(options) => (load::run(&options).await?, options.output),
             BenchCommand::Floor(options) => (floor::run(&options).await?, options.output),
         };

@@ -23,6 +23,8 @@ pub enum BenchCommand {
     Storm(StormOptions),
     /// Many sockets over several nodes, and a message to each every few seconds.
     Sockets(SocketsOptions),
+    /// A message to everybody every few seconds, acknowledged by everybody.
+    Broadcast(BroadcastOptions),
     /// A plain load on any cluster, until Ctrl-C or for some time.
     Load(LoadOptions),
     /// What bare commands cost Redis: XADD with notification, XREADGROUP, XACK.
@@ -271,6 +273,35 @@ pub struct StormOptions {
     /// Who connects.
     #[command(flatten)]
     pub clients: ClientsOptions,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// `homing bench broadcast`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BroadcastOptions {
+    /// What is measured.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Users, each with one device.
+    #[arg(long, default_value = "10000")]
+    pub users: NonZeroU32,
+    /// Processes that hold the clients [default: one for each 14,000].
+    #[arg(long)]
+    pub workers: Option<NonZeroU32>,
+    /// Connections that are opened each second at the beginning.
+    #[arg(long, default_value = "2000", value_name = "PER SECOND")]
+    pub connect_rate: NonZeroU32,
+    /// Time between two broadcasts.
+    #[arg(long, default_value = "5s")]
+    pub every: Span,
+    /// Bytes of payload.
+    #[arg(long, default_value = "100", value_parser = size)]
+    pub size: usize,
+    /// How long is measured.
+    #[arg(long, default_value = "60s")]
+    pub time: Span,
     /// What is done with the figures.
     #[command(flatten)]
     pub output: OutputOptions,
