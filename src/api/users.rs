@@ -11,6 +11,7 @@ use super::request::{authorize, path_name};
 use super::router::ApiState;
 use crate::config::Scope;
 use crate::store::view::{DeviceView, UserView};
+use crate::store::topics::FollowRequest;
 use crate::store::{Function, Key};
 
 #[derive(Serialize)]
@@ -106,6 +107,9 @@ pub(super) async fn remove(api: &ApiState, request: Request) -> Result<Response,
     let (mut parts, _) = request.into_parts();
     authorize(&api.keys, &parts.headers, Scope::Manage)?;
     let user = path_name(&mut parts, "user").await?;
+    // First, while the devices are known whose cursors go with it.
+    let nothing = FollowRequest { user: &user, follow: &[], unfollow: &[], replace: true, owner: "", limit: 0 };
+    let _ = api.store.follow(nothing).await?;
     let keys = api.store.keys();
     let mut command = Function::Purge.call(&[&keys.name(Key::Inbox(&user)), &keys.name(Key::Devices(&user))]);
     command.arg(user.as_str()).arg(keys.control_prefix());

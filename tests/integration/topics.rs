@@ -243,6 +243,21 @@ async fn an_unacked_message_of_a_topic_comes_again_with_a_higher_attempt() {
 }
 
 #[tokio::test]
+async fn a_user_that_is_forgotten_follows_nothing() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let id = publish(&nodes[0], "/v1/topics/news/messages", "x").await;
+    client.next_message().await;
+    client.ack_confirmed(&[&id]).await;
+    assert_eq!(nodes[0].delete("/v1/users/alice").await.0, 200);
+    client.expect_close_code(4011).await;
+    assert_eq!(nodes[0].get("/v1/users/alice/topics").await.1["topics"], json!([]));
+    assert_eq!(nodes[0].get("/v1/topics/news/followers").await.1["items"], json!([]));
+    assert_eq!(redis.query::<u64>(&["ZCARD", "homing:topic:{news}:cursors"]).await, 0);
+}
+
+#[tokio::test]
 async fn bad_requests_about_topics_say_what_is_wrong() {
     let (_redis, nodes) = cluster(1, NodeOptions::default().set("topics_per_user", "2")).await;
     let node = &nodes[0];

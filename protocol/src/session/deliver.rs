@@ -130,7 +130,7 @@ impl Session {
             if !known && !acked.contains(&entry.id) {
                 if !exists {
                     self.set_aside(GapReason::Retention, entry.id, actions);
-                } else if self.ledger.len() >= self.inbox_window().max(1) {
+                } else if self.ledger.len() >= self.inbox_window() {
                     complete = false;
                     break;
                 } else {

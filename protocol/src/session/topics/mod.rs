@@ -281,7 +281,9 @@ impl Session {
         if self.topics.is_none() {
             return;
         }
-        self.poll_follows(commands);
+        if !self.is_ended() {
+            self.poll_follows(commands);
+        }
         self.poll_cursors(now, commands);
         if self.subscribed && self.attach == Attach::Done && !blocked {
             self.poll_topic_reads(commands);
