@@ -10,8 +10,8 @@ use super::problem::Problem;
 use super::request::{authorize, path_name};
 use super::router::ApiState;
 use crate::config::Scope;
-use crate::store::view::{DeviceView, UserView};
 use crate::store::topics::FollowRequest;
+use crate::store::view::{DeviceView, UserView};
 use crate::store::{Function, Key};
 
 #[derive(Serialize)]

@@ -18,6 +18,7 @@ mod harness;
 mod hostile;
 mod http;
 mod old_calls;
+mod openapi;
 mod overload;
 mod presence;
 mod prometheus;
