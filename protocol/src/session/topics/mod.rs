@@ -17,6 +17,7 @@ mod tests;
 
 use super::wire::{Command, Now};
 use super::{Attach, Session};
+use crate::frame::GapReason;
 use crate::id::EntryId;
 use crate::topic::{Topic, TopicPatterns};
 
@@ -281,13 +282,26 @@ impl Session {
         if self.topics.is_none() {
             return;
         }
-        if !self.is_ended() {
-            self.poll_follows(commands);
+        if self.is_ended() {
+            self.poll_missed(commands);
+            return self.poll_cursors(now, commands);
         }
+        self.poll_follows(commands);
         self.poll_cursors(now, commands);
         if self.subscribed && self.attach == Attach::Done && !blocked {
             self.poll_topic_reads(commands);
             self.poll_topic_rereads(now, commands);
+        }
+    }
+
+    /// What nobody can be given any more is told by a gap also if the session ends before it could be: the cursors that
+    /// are written now lie behind it.
+    fn poll_missed(&mut self, commands: &mut Vec<Command>) {
+        for (reason, gone) in [(GapReason::Retention, &mut self.gone), (GapReason::TooBig, &mut self.too_big)] {
+            let gone = std::mem::take(gone);
+            if gone > 0 {
+                commands.push(Command::SetAside { reason, ids: Vec::new(), gone });
+            }
         }
     }
 }

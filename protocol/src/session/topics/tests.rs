@@ -401,3 +401,37 @@ fn a_cursor_that_skips_what_is_not_acked_is_found() {
     let outcome = std::panic::catch_unwind(|| World::new(true).play(&ops));
     assert!(outcome.is_err(), "the play must notice");
 }
+
+#[test]
+fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.turn();
+    world.send();
+    let news = Topic::parse("news").expect("a name");
+    let trimmed = EntryId { ms: BEGIN_MS + 5, seq: 0 };
+    world.with(
+        |session, now, actions| {
+            let loaded: Answer = Reply::FollowsLoaded(Box::new(Follows {
+                topics: vec![(Name::parse("news").expect("a name"), BEGIN_MS)],
+                from_ms: 0,
+                first_seen_ms: BEGIN_MS,
+            }));
+            session.handle_reply(now, Command::LoadFollows, loaded, actions);
+            session.poll_commands(now, false, &mut Vec::new());
+            let answer: Answer = Reply::CursorLoaded { at: None, trimmed };
+            session.handle_reply(now, Command::LoadCursor { topic: news.clone() }, answer, actions);
+            session.handle_disconnected();
+            let mut commands = Vec::new();
+            session.poll_commands(now, false, &mut commands);
+            let told = |command: &Command| {
+                matches!(command, Command::SetAside { reason: crate::frame::GapReason::Retention, gone: 1, .. })
+            };
+            let told = commands.iter().position(told).expect("the loss is told");
+            let written = commands.iter().position(|command| matches!(command, Command::WriteCursor { .. }));
+            assert!(written.is_none_or(|written| told < written), "{commands:?}");
+            assert!(!commands.iter().any(|command| matches!(command, Command::ReadTopic { .. })));
+        },
+        None,
+    );
+}
