@@ -145,9 +145,11 @@ async fn serve(
         header_timeout: config.limits.header_timeout,
     });
     let listener = tokio::net::TcpListener::from_std(listener).or_exit(Exit::Other)?;
-    // Tasks of their own: as parts of one, each would be polled whenever the other is woken up.
-    let (shard, acceptor) = (tokio::spawn(shard.run(stop)), tokio::spawn(acceptor.run(listener, closing)));
-    tokio::join!(whole(shard), whole(acceptor));
+    // A task of its own: as a part of this one it would be polled whenever the shard is woken up. The shard stays here,
+    // where the runtime looks at it after some 60 tasks: behind all tasks of clients that it has woken up, Redis would
+    // wait for the next pipeline.
+    let acceptor = tokio::spawn(acceptor.run(listener, closing));
+    tokio::join!(shard.run(stop), whole(acceptor));
     let _ = tokio::time::timeout(SOCKETS_CLOSE_MAX, sockets_closed(&shared.slots)).await;
     Ok(())
 }
