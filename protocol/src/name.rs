@@ -7,6 +7,9 @@ use thiserror::Error;
 
 use crate::limits::NAME_BYTES_MAX;
 
+/// What a name may hold beside ASCII letters and digits.
+pub const NAME_PUNCTUATION: &str = "._~@:+=|-";
+
 /// A valid name: 1-255 characters of `A-Z a-z 0-9 . _ ~ @ : + = | -`, not `.` or `..`. Case-sensitive.
 ///
 /// The alphabet has no braces, spaces or slashes, so a name can stand in a Redis key, a hash tag and a URL path as it
@@ -53,7 +56,7 @@ fn check(text: &str) -> Result<(), NameError> {
 }
 
 fn is_allowed(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "._~@:+=|-".contains(character)
+    character.is_ascii_alphanumeric() || NAME_PUNCTUATION.contains(character)
 }
 
 /// Why a text is not a name.

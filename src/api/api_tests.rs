@@ -19,9 +19,13 @@ use crate::store::{Function, Store};
 
 #[path = "bad_request_tests.rs"]
 mod bad_requests;
+#[path = "scope_tests.rs"]
+mod scopes;
 
 const ALL: &str = "a-key-with-every-scope-0123456789abcdef";
 const READER: &str = "a-key-that-may-only-read-0123456789abcd";
+const PUBLISHER: &str = "a-key-that-may-only-publish-0123456789a";
+const MANAGER: &str = "a-key-that-may-only-manage-0123456789ab";
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
 struct AlwaysReady;
@@ -80,6 +84,8 @@ async fn fixture_with(hosts: Option<HostPolicy>) -> Fixture {
         keys: ApiKeys::new(vec![
             key("all", ALL, &[Scope::Publish, Scope::Read, Scope::Manage]),
             key("reader", READER, &[Scope::Read]),
+            key("publisher", PUBLISHER, &[Scope::Publish]),
+            key("manager", MANAGER, &[Scope::Manage]),
         ]),
         bodies: BodyBudget::new(64 * 1024 * 1024),
         health: Arc::new(AlwaysReady),

@@ -17,9 +17,9 @@ use crate::config::Scope;
 use crate::store::{Function, Key};
 
 /// Longest reason, in bytes: it stands in the devices' records until they attach again.
-const REASON_BYTES_MAX: usize = 200;
+pub(super) const REASON_BYTES_MAX: usize = 200;
 /// Most devices that one request names: as many as a user can have.
-const DEVICES_MAX: usize = 1_000;
+pub(super) const DEVICES_MAX: usize = 1_000;
 /// Room for the longest names of them, and the rest.
 const BODY_BYTES_MAX: usize = 512 * 1024;
 

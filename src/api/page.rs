@@ -9,9 +9,9 @@ use serde::Deserialize;
 use super::problem::Problem;
 
 /// Items of a page unless the request says otherwise.
-const PAGE_ITEMS: usize = 50;
+pub(super) const PAGE_ITEMS: usize = 50;
 /// Most items of a page: with payloads at their limit, a page has 6.4 MB.
-const PAGE_ITEMS_MAX: usize = 100;
+pub(super) const PAGE_ITEMS_MAX: usize = 100;
 
 /// Which part of a list is asked for.
 #[derive(Debug, Deserialize)]

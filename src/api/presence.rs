@@ -15,7 +15,7 @@ use crate::config::Scope;
 use crate::store::presence::UserPresence;
 
 /// Most users of one request: each is a look at a hash of Redis.
-const USERS_MAX: usize = 100;
+pub(super) const USERS_MAX: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -22,9 +22,9 @@ use crate::publish::waits::{Told, WAITS_MAX, Wait};
 use crate::store::message_view::{DeviceState, MessageView};
 
 /// How long a producer waits that does not say.
-const TIMEOUT_S: u64 = 10;
+pub(super) const TIMEOUT_S: u64 = 10;
 /// How long a producer may wait.
-const TIMEOUT_S_MAX: u64 = 60;
+pub(super) const TIMEOUT_S_MAX: u64 = 60;
 
 #[derive(Serialize)]
 struct MessageAnswer<'a> {

@@ -75,6 +75,10 @@ pub enum DeviceState {
 }
 
 impl MessageState {
+    /// Every state, for documentation.
+    pub const ALL: [Self; 7] =
+        [Self::Accepted, Self::Delivered, Self::Acked, Self::Expired, Self::Dropped, Self::Skipped, Self::Unknown];
+
     /// The state as answers name it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -91,6 +95,10 @@ impl MessageState {
 }
 
 impl DeviceState {
+    /// Every state, for documentation.
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Delivered, Self::Acked, Self::Expired, Self::Dropped, Self::Skipped, Self::Unknown];
+
     /// The state as answers name it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -17,6 +17,7 @@ mod functions;
 mod harness;
 mod hostile;
 mod http;
+mod openapi;
 mod overload;
 mod presence;
 mod prometheus;
