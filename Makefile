@@ -1,6 +1,6 @@
 # `make run` is all that a fresh machine needs, apart from Rust (https://rustup.rs).
 .DEFAULT_GOAL := help
-.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record model overload prometheus real-input redis run test
+.PHONY: bench build chaos check check-history durability fuzz help instructions instructions-record model overload prometheus real-input redis run schemathesis test
 # How long `make fuzz` gives each target.
 SECONDS ?= 60
 
@@ -90,3 +90,17 @@ prometheus: ## Install prometheus if it is missing, for the test of the dashboar
 
 model: ## Explore the take-over and ack protocol within larger bounds than `make test` does; prints states and traces
 	cargo run --release --locked -p homing-model
+
+SCHEMATHESIS := target/schemathesis
+
+schemathesis: redis ## Play with every call of the HTTP API by its own document (Python; schemathesis comes from PyPI)
+	cargo build --locked
+	@test -x $(SCHEMATHESIS)/bin/schemathesis || { \
+		python3 -m venv $(SCHEMATHESIS) && $(SCHEMATHESIS)/bin/pip install --quiet schemathesis==4.32.5; }
+	@set -e; key=a-key-for-schemathesis-0123456789abcdef; data=$$(mktemp -d); \
+	HOMING_API_KEY=$$key HOMING_JWT_SECRET=a-secret-for-schemathesis-0123456789 "$${CARGO_TARGET_DIR:-target}/debug/homing" \
+		serve --listen 127.0.0.1:18080 --admin-listen 127.0.0.1:18081 --data-dir "$$data" >"$$data/log" 2>&1 & \
+	node=$$!; trap 'kill $$node; wait $$node || true; rm -rf "$$data"' EXIT; \
+	$(SCHEMATHESIS)/bin/schemathesis --config-file tests/schemathesis.toml run http://127.0.0.1:18080/openapi.json \
+		--wait-for-schema 30 --max-examples 30 --seed 1 --header "Authorization: Bearer $$key" \
+		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance

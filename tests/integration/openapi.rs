@@ -226,3 +226,24 @@ async fn the_document_is_a_page_as_well() {
         assert!(page.contains(path), "{path}");
     }
 }
+
+/// The check of answers is shown to find what is wrong.
+#[tokio::test]
+async fn an_answer_that_differs_from_the_document_is_found() {
+    let (_redis, _node, document) = node_and_document().await;
+    let schema = json!({ "$ref": "#/components/schemas/MessageStates" });
+    let device = json!({ "device": "web", "state": "acked", "delivered_at_ms": null, "acked_at_ms": 1 });
+    let good = json!({ "id": "1-0", "state": "acked", "receipt": true, "devices": [device] });
+    conforms(&document, &schema, &good).unwrap();
+    for (pointer, wrong) in [
+        ("", json!({ "id": "1-0" })),
+        ("/state", json!("lost")),
+        ("/receipt", json!("yes")),
+        ("/devices/0/acked_at_ms", json!("1")),
+        ("/devices/0", json!({ "device": "web", "state": "acked", "delivered_at_ms": null, "acked_at_ms": 1, "x": 1 })),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = wrong;
+        assert!(conforms(&document, &schema, &bad).is_err(), "{bad}");
+    }
+}

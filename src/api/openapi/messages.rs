@@ -68,25 +68,25 @@ pub(in crate::api) fn receipt(_: &ApiConfig) -> Description {
         .problem(REDIS)
 }
 
-/// The members of every message, as they are sent.
+/// The members of every message, as they are sent. Of those that may be missing, `null` says the same.
 pub(super) fn members(config: &ApiConfig) -> Map<String, Value> {
     let members = json!({
         "data": { "description": format!("any JSON value of at most {} bytes as text", config.payload_bytes_max) },
-        "encoding": { "const": "base64", "description": "`data` is a text that stands for bytes" },
+        "encoding": { "enum": ["base64", null], "description": "`base64`: `data` is a text that stands for bytes" },
         "key": {
-            "type": "string",
+            "type": ["string", "null"],
             "minLength": 1,
             "maxLength": KEY_BYTES_MAX,
             "description": format!("the producer's own id, at most {KEY_BYTES_MAX} bytes; unique for 24 hours"),
         },
         "ttl_s": {
-            "type": "integer",
+            "type": ["integer", "null"],
             "minimum": 0,
             "maximum": TTL_S_MAX,
             "description": "seconds until it expires; 0: for devices only that are connected now",
         },
         "meta": {
-            "type": "object",
+            "type": ["object", "null"],
             "description": format!("clients get it beside `data`; at most {META_BYTES_MAX} bytes as text"),
         },
     });
@@ -96,10 +96,14 @@ pub(super) fn members(config: &ApiConfig) -> Map<String, Value> {
 
 fn members_to_users(config: &ApiConfig) -> Map<String, Value> {
     let mut members = members(config);
-    members.insert("device".to_owned(), reference("Name"));
+    let device = json!({
+        "anyOf": [reference("Name"), { "type": "null" }],
+        "description": "the only device that gets it",
+    });
+    members.insert("device".to_owned(), device);
     members.insert(
         "receipt".to_owned(),
-        json!({ "type": "boolean", "description": "whether what becomes of it is written down" }),
+        json!({ "type": ["boolean", "null"], "description": "whether what becomes of it is written down" }),
     );
     members
 }

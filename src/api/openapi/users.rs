@@ -107,7 +107,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
                 &[],
                 json!({
                     "devices": {
-                        "type": "array",
+                        "type": ["array", "null"],
                         "items": reference("Name"),
                         "maxItems": DEVICES_MAX,
                         "description": "only the sessions of these",
