@@ -281,10 +281,7 @@ impl Shard {
             self.note_return(key);
         }
         match pipeline::decode(&self.identity.owner, &command, values) {
-            Ok(mut reply) => {
-                if let (Reply::TopicRead { head, .. }, Command::ReadTopic { topic, .. }) = (&mut reply, &command) {
-                    *head = self.feeds.head(topic);
-                }
+            Ok(reply) => {
                 if let Reply::NewRead(entries) = reply {
                     return self.complete_read(key, command, entries, now);
                 }

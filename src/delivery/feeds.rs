@@ -81,11 +81,6 @@ impl Feeds {
         self.feeds.contains_key(topic.as_str())
     }
 
-    /// Up to where a topic's log was seen.
-    pub(super) fn head(&self, topic: &Topic) -> EntryId {
-        self.feeds.get(topic.as_str()).and_then(|feed| feed.head).unwrap_or_default()
-    }
-
     pub(super) fn followers(&self, topic: &Topic) -> Vec<SessionKey> {
         self.feeds.get(topic.as_str()).map_or_else(Vec::new, |feed| feed.followers.iter().copied().collect())
     }

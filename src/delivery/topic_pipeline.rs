@@ -1,6 +1,5 @@
 //! From the session machine's commands about topics to Redis's, and back.
 
-use homing_protocol::id::EntryId;
 use homing_protocol::session::{Command, Reply};
 
 use super::pipeline::{Identity, Target, after, next};
@@ -68,8 +67,7 @@ pub(super) fn decode<'a>(
         }
         Command::ReadTopic { .. } => {
             let entries = replies::entries(next(values))?;
-            // The shard knows the head.
-            Reply::TopicRead { entries, head: EntryId::MIN, trimmed: topics::optional_id(next(values))? }
+            Reply::TopicRead { entries, trimmed: topics::optional_id(next(values))? }
         }
         Command::RereadTopic { ids, .. } => {
             let mut entries = Vec::with_capacity(ids.len());

@@ -51,8 +51,8 @@ impl Session {
             (Command::WriteCursor { topic, id, rewind }, Reply::Done) => {
                 self.handle_cursor_written(now, &topic, id, rewind, actions);
             }
-            (Command::ReadTopic { topic, count, .. }, Reply::TopicRead { entries, head, trimmed }) => {
-                self.handle_topic_read(now, (&topic, count), &entries, (head, trimmed), actions);
+            (Command::ReadTopic { topic, count, .. }, Reply::TopicRead { entries, trimmed }) => {
+                self.handle_topic_read(now, (&topic, count), &entries, trimmed, actions);
             }
             (Command::RereadTopic { topic, ids }, Reply::TopicReread(entries)) => {
                 self.handle_topic_reread(now, (&topic, &ids), &entries, actions);

@@ -293,8 +293,6 @@ pub enum Reply<B> {
     TopicRead {
         /// What the log holds.
         entries: Vec<Entry<B>>,
-        /// Up to where this node had seen the log before.
-        head: EntryId,
         /// The last entry that retention took from the log; 0-0 if there is none.
         trimmed: EntryId,
     },

@@ -153,19 +153,20 @@ impl Session {
             // Cleared when the read is sent: an entry that is appended after it comes as a batch.
             followed.dirty = false;
             followed.reading = true;
+            followed.head_before = followed.head.unwrap_or_default();
             topics.turn = index + 1;
             let (topic, after) = (followed.topic.clone(), followed.position);
             commands.push(Command::ReadTopic { topic, after, count: count as u16 });
         }
     }
 
-    /// `head` is up to where the node has seen the log, `trimmed` the last entry that retention took from it.
+    /// `trimmed` is the last entry that retention took from the log.
     pub(in super::super) fn handle_topic_read<B: AsRef<[u8]>>(
         &mut self,
         now: Now,
         (topic, count): (&Topic, u16),
         entries: &[Entry<B>],
-        (head, trimmed): (EntryId, EntryId),
+        trimmed: EntryId,
         actions: &mut Vec<Action>,
     ) {
         let Some(index) = self.find_topic(topic) else { return };
@@ -213,8 +214,8 @@ impl Session {
         self.finish_frame(now, &mut frame, actions);
         if let Some(followed) = self.followed_mut(index) {
             if complete {
-                // There was nothing more when Redis executed the read, and the node had seen this much by then.
-                followed.pass(head);
+                // There was nothing more when Redis executed the read, and the node had seen this much before.
+                followed.pass(followed.head_before);
             } else {
                 followed.dirty = true;
             }

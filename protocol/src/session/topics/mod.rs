@@ -97,6 +97,8 @@ struct Followed {
     /// The log may hold entries after `position`.
     dirty: bool,
     reading: bool,
+    /// Up to where this node had seen the log when the read was sent.
+    head_before: EntryId,
     rereading: bool,
     /// Handed out or passed over, after `cursor`, in order.
     outstanding: Outstanding,
@@ -116,6 +118,7 @@ impl Followed {
             head: None,
             dirty: false,
             reading: false,
+            head_before: EntryId::MIN,
             rereading: false,
             outstanding: Outstanding::default(),
         }

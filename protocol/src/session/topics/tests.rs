@@ -154,11 +154,9 @@ impl World {
                 *cursor = (*cursor).max(*id);
                 Reply::Done
             }
-            Command::ReadTopic { topic, after, count } => Reply::TopicRead {
-                entries: self.after(topic, *after, usize::from(*count)),
-                head: EntryId::MIN,
-                trimmed: EntryId::MIN,
-            },
+            Command::ReadTopic { topic, after, count } => {
+                Reply::TopicRead { entries: self.after(topic, *after, usize::from(*count)), trimmed: EntryId::MIN }
+            }
             Command::RereadTopic { ids, .. } => Reply::TopicReread(ids.iter().copied().map(entry).collect()),
             Command::Release { .. } => Reply::Done,
             _ => Reply::Failed(Failure::Refused),
@@ -289,12 +287,8 @@ impl World {
         if !connection.executed && !lost {
             return;
         }
-        let node = connection.node;
         for (command, answer) in std::mem::take(&mut connection.flight) {
-            let mut answer = answer.filter(|_| !lost).unwrap_or(Reply::Failed(Failure::Disconnected));
-            if let (Reply::TopicRead { head, .. }, Command::ReadTopic { topic, .. }) = (&mut answer, &command) {
-                *head = self.heads[node][topic];
-            }
+            let answer = answer.filter(|_| !lost).unwrap_or(Reply::Failed(Failure::Disconnected));
             self.with(|session, now, actions| session.handle_reply(now, command, answer, actions), None);
         }
     }
