@@ -9,10 +9,10 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use homing_protocol::code::ErrorCode;
-use homing_protocol::id::EntryId;
 use homing_protocol::limits::META_BYTES_MAX;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
+use homing_protocol::topic::{MessageId, Topic};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -123,25 +123,39 @@ pub(super) async fn browse(api: &ApiState, request: Request) -> Result<Response,
     authorize(&api.keys, &parts.headers, Scope::Read)?;
     let user = path_name(&mut parts, "user").await?;
     let page = Page::parse(&parts.uri)?;
-    let after = match page.cursor.as_deref() {
-        None => EntryId::MIN,
-        Some(cursor) => EntryId::parse(cursor.as_bytes())
-            .map_err(|_| Problem::new(ErrorCode::BadValue, "'cursor' is not one that this list answered"))?,
-    };
+    let after = page.entry()?;
     // One more than asked for, to know whether there is a next page.
-    let mut entries = api.store.inbox_page(&user, after, page.limit + 1).await?;
-    let more = entries.len() > page.limit;
-    entries.truncate(page.limit);
+    let entries = api.store.inbox_page(&user, after, page.limit + 1).await?;
+    Ok(entries_page(entries, page.limit, None, api.config.payload_bytes_max))
+}
+
+/// A page of entries, of which one more than it holds was asked for.
+pub(super) fn entries_page(
+    mut entries: Vec<Entry<Vec<u8>>>,
+    limit: usize,
+    topic: Option<&Topic>,
+    payload_bytes_max: usize,
+) -> Response {
+    let more = entries.len() > limit;
+    entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
-    let items = entries.iter().map(|entry| item(entry, api.config.payload_bytes_max));
-    Ok(answer::items(items, next.as_deref()))
+    answer::items(entries.iter().map(|entry| item(entry, topic, payload_bytes_max)), next.as_deref())
 }
 
 /// An entry as a client would get it. One over the limit, which no client gets, shows its size only.
-fn item(entry: &Entry<Vec<u8>>, payload_bytes_max: usize) -> String {
+fn item(entry: &Entry<Vec<u8>>, topic: Option<&Topic>, payload_bytes_max: usize) -> String {
     let bytes = entry.envelope().payload_bytes;
-    if bytes > payload_bytes_max {
-        return format!(r#"{{"id":"{}","ts":{},"too_big":true,"payload_bytes":{bytes}}}"#, entry.id, entry.id.ms);
+    if bytes <= payload_bytes_max {
+        let mut text = String::new();
+        match topic {
+            None => entry.encode_into(1, &mut text),
+            Some(topic) => entry.encode_topic_into(topic, 1, &mut text),
+        }
+        return text;
     }
-    entry.encode(1)
+    let id = match topic {
+        None => MessageId::Inbox(entry.id),
+        Some(topic) => MessageId::Topic(topic.clone(), entry.id),
+    };
+    format!(r#"{{"id":"{id}","ts":{},"too_big":true,"payload_bytes":{bytes}}}"#, entry.id.ms)
 }

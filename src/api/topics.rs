@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::answer;
 use super::body::{self, BodyLimits};
-use super::messages::{BODY_BYTES_BESIDE, Encoding, Text, parse, payload};
+use super::messages::{BODY_BYTES_BESIDE, Encoding, Text, entries_page, parse, payload};
 use super::page::Page;
 use super::problem::{BatchProblem, Problem};
 use super::request::{authorize, path_name, path_text, traceparent};
@@ -163,16 +163,8 @@ pub(super) async fn browse(api: &ApiState, request: Request) -> Result<Response,
     let page = Page::parse(&parts.uri)?;
     let after = page.entry()?;
     // One more than asked for, to know whether there is a next page.
-    let mut entries = api.store.topic_page(&topic, after, page.limit + 1).await?;
-    let more = entries.len() > page.limit;
-    entries.truncate(page.limit);
-    let next = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
-    let items = entries.iter().map(|entry| {
-        let mut text = String::new();
-        entry.encode_topic_into(&topic, 1, &mut text);
-        text
-    });
-    Ok(answer::items(items, next.as_deref()))
+    let entries = api.store.topic_page(&topic, after, page.limit + 1).await?;
+    Ok(entries_page(entries, page.limit, Some(&topic), api.config.payload_bytes_max))
 }
 
 #[derive(Serialize)]

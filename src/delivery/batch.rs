@@ -109,7 +109,7 @@ impl Shard {
         if self.io.flight.is_some() || self.io.link.is_none() {
             return;
         }
-        let feeds = self.wants_feeds();
+        let feeds = self.feeds.has_wishes();
         if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims_due {
             return;
         }

@@ -20,6 +20,9 @@ use crate::store::{Key, KeySpace, StoreError, topics};
 /// Cursors in one command: each costs Redis about a microsecond.
 const CURSORS_MAX: usize = 1_000;
 
+/// Time between two tries of feeds that Redis refused.
+const RETRY_MS: u64 = 500;
+
 /// Cursors of many sessions in one topic.
 #[derive(Debug)]
 pub(super) struct CursorGroup {
@@ -124,7 +127,6 @@ impl Shard {
         };
         if let Err(error) = outcome {
             self.feeds.answered(&topic, None, false);
-            self.feeds_paused_until_ms = now.mono_ms + FEED_RETRY_MS;
             self.note_error(&error);
         }
     }
@@ -168,19 +170,15 @@ impl Shard {
         }
     }
 
-    /// Whether a feed may be asked for now.
-    pub(super) fn wants_feeds(&self) -> bool {
-        self.feeds.has_wishes() && self.now().mono_ms >= self.feeds_paused_until_ms
-    }
-
-    /// Lost wake-ups of topics are made good here, as the sweep does for inboxes.
+    /// Lost wake-ups of topics are made good here, as the sweep does for inboxes, and what was refused is tried again.
     pub(super) fn tick_feeds(&mut self, now: Now) {
+        if now.mono_ms >= self.feeds.retry_at_ms {
+            self.feeds.retry_at_ms = now.mono_ms + RETRY_MS;
+            self.feeds.retry();
+        }
         if now.mono_ms >= self.feeds.sweep_at_ms {
             self.feeds.sweep_at_ms = now.mono_ms + millis(self.limits.sweep);
             self.feeds.lose_hints();
         }
     }
 }
-
-/// Pause of all feeds after Redis refused one of them.
-const FEED_RETRY_MS: u64 = 500;

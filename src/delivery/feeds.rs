@@ -43,6 +43,9 @@ pub(super) struct Feeds {
     pub(super) dropped: Vec<Topic>,
     /// Feeds that may want something.
     waiting: Vec<Topic>,
+    /// Feeds that Redis refused; they are asked for again after a while, and hold up no other.
+    failed: Vec<Topic>,
+    pub(super) retry_at_ms: u64,
     pub(super) sweep_at_ms: u64,
 }
 
@@ -121,6 +124,12 @@ impl Feeds {
         self.added.clear();
         self.dropped.clear();
         self.waiting.clear();
+        self.failed.clear();
+    }
+
+    /// Asks again for what was refused.
+    pub(super) fn retry(&mut self) {
+        self.waiting.append(&mut self.failed);
     }
 
     pub(super) fn has_wishes(&self) -> bool {
@@ -146,13 +155,15 @@ impl Feeds {
         wishes
     }
 
-    /// A wish came back. `seen`: up to where the log was seen now; `more`: it may hold more; answers whether it was seen
-    /// for the first time.
+    /// A wish came back. `seen`: up to where the log was seen now, `None` if that was refused; `more`: it may hold more;
+    /// answers whether it was seen for the first time.
     pub(super) fn answered(&mut self, topic: &Topic, seen: Option<EntryId>, more: bool) -> bool {
         let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return false };
         feed.asking = false;
         feed.dirty |= more || seen.is_none();
-        if feed.dirty {
+        if seen.is_none() {
+            self.failed.push(topic.clone());
+        } else if feed.dirty {
             self.waiting.push(topic.clone());
         }
         let is_first = feed.head.is_none() && seen.is_some();
@@ -184,6 +195,23 @@ mod tests {
         assert!(!feeds.answered(&topic, Some(head), false));
         assert_eq!(feeds.take_wishes(), []);
         assert_eq!(feeds.follow(&topic, SessionKey::of(9)), Some(head));
+    }
+
+    #[test]
+    fn a_topic_that_redis_refuses_holds_up_no_other() {
+        let (mut feeds, bad, good) = (Feeds::default(), Topic::parse("bad").unwrap(), Topic::parse("good").unwrap());
+        for topic in [&bad, &good] {
+            feeds.follow(topic, SessionKey::of(1));
+            feeds.subscribed(topic);
+        }
+        assert_eq!(feeds.take_wishes().len(), 2);
+        feeds.answered(&bad, None, false);
+        feeds.answered(&good, Some(EntryId::MIN), false);
+        feeds.wake("good");
+        assert_eq!(feeds.take_wishes(), [Wish::Read(good.clone(), EntryId::MIN)]);
+        assert!(!feeds.has_wishes(), "not asked for again at once");
+        feeds.retry();
+        assert_eq!(feeds.take_wishes(), [Wish::Head(bad)]);
     }
 
     #[test]

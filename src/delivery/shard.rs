@@ -126,7 +126,6 @@ pub struct Shard {
     pub(super) added: Vec<Name>,
     pub(super) dropped: Vec<Name>,
     pub(super) feeds: Feeds,
-    pub(super) feeds_paused_until_ms: u64,
     /// The frame of the topic batch that is being handed out.
     pub(super) shared_frame: Option<Bytes>,
     pub(super) cursor_writes: CursorWrites,
@@ -212,7 +211,6 @@ impl Shard {
             added: Vec::new(),
             dropped: Vec::new(),
             feeds: Feeds::default(),
-            feeds_paused_until_ms: 0,
             shared_frame: None,
             cursor_writes: CursorWrites::default(),
             io: Io::default(),

@@ -147,12 +147,6 @@ impl Store {
         after: EntryId,
         count: usize,
     ) -> Result<Vec<Entry<Vec<u8>>>, StoreError> {
-        let mut range = redis::cmd("XRANGE");
-        range.arg(self.keys().name(Key::Log(topic))).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
-        let reply: redis::Value = self.query(&range).await?;
-        let owned = |(field, value): (&[u8], &[u8])| (field.to_vec(), value.to_vec());
-        let entries = replies::entries(Value::from(&reply))?.into_iter();
-        let entries = entries.map(|Entry { id, fields }| Entry { id, fields: fields.into_iter().map(owned).collect() });
-        Ok(entries.collect())
+        self.stream_page(&self.keys().name(Key::Log(topic)), after, count).await
     }
 }

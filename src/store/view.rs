@@ -145,8 +145,18 @@ impl Store {
         after: EntryId,
         count: usize,
     ) -> Result<Vec<Entry<Vec<u8>>>, StoreError> {
+        self.stream_page(&self.keys().name(Key::Inbox(user)), after, count).await
+    }
+
+    /// The same of any stream.
+    pub(super) async fn stream_page(
+        &self,
+        stream: &str,
+        after: EntryId,
+        count: usize,
+    ) -> Result<Vec<Entry<Vec<u8>>>, StoreError> {
         let mut range = redis::cmd("XRANGE");
-        range.arg(self.keys().name(Key::Inbox(user))).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+        range.arg(stream).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
         let reply: redis::Value = self.rare().await?.query(&range).await?;
         let owned = |(field, value): (&[u8], &[u8])| (field.to_vec(), value.to_vec());
         let entries = replies::entries(Value::from(&reply))?.into_iter();

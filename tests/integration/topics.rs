@@ -258,6 +258,63 @@ async fn a_user_that_is_forgotten_follows_nothing() {
 }
 
 #[tokio::test]
+async fn an_entry_of_a_topic_over_the_limit_is_told_by_a_gap_and_shows_its_size_only() {
+    let (redis, nodes) = cluster(1, NodeOptions::default().set("payload_bytes_max", "1KiB")).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let data = "x".repeat(2_000);
+    let big = redis.query::<String>(&["XADD", "homing:topic:{news}:log", "*", "data", &data]).await;
+    let small = publish(&nodes[0], "/v1/topics/news/messages", "small").await;
+    assert_eq!(client.next_message().await.id, small);
+    assert_eq!(client.expect_frame("gap").await["reason"], "too_big");
+    let (_, page) = nodes[0].get("/v1/topics/news/messages").await;
+    assert_eq!(page["items"][0]["id"], format!("news/{big}"));
+    assert_eq!((&page["items"][0]["payload_bytes"], &page["items"][0]["data"]), (&json!(2_000), &Value::Null));
+}
+
+#[tokio::test]
+async fn keys_of_the_wrong_type_hold_up_neither_the_inbox_nor_other_topics_nor_redis() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let node = &nodes[0];
+    for topic in ["good", "bad", "cursorless"] {
+        follow(node, topic, "alice").await;
+    }
+    let odd = ["homing:topic:{bad}:log", "homing:topic:{cursorless}:cursors", "homing:{bob}:topics"];
+    for key in odd {
+        redis.query::<()>(&["SET", key, "not what it should be"]).await;
+    }
+    let mut alice = Client::connect(node, "alice", "web-1", confirming()).await;
+    let mut bob = Client::connect(node, "bob", "web-1", confirming()).await;
+    let id = publish(node, "/v1/topics/good/messages", "x").await;
+    assert_eq!(alice.next_message().await.id, id);
+    alice.ack_confirmed(&[&id]).await;
+    redis.query::<()>(&["CONFIG", "RESETSTAT"]).await;
+    for number in 0..200 {
+        for (user, client) in [("alice", &mut alice), ("bob", &mut bob)] {
+            let id = redis.publish(user, &number.to_string()).await;
+            assert_eq!(client.next_message().await.id, id);
+            client.ack_confirmed(&[&id]).await;
+        }
+    }
+    let stats = redis.query::<String>(&["INFO", "commandstats"]).await;
+    let calls = |command: &str| -> u64 {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().expect("a number").parse().expect("a number"))
+    };
+    // Twice a second each, and not with each pipeline, of which there were some hundreds.
+    let asked = [calls("hgetall"), calls("zscore"), calls("xinfo|stream"), calls("xrange")];
+    assert!(asked.iter().all(|asked| *asked < 100), "{asked:?}");
+
+    for key in odd {
+        redis.query::<()>(&["DEL", key]).await;
+    }
+    for topic in ["bad", "cursorless"] {
+        let id = publish(node, &format!("/v1/topics/{topic}/messages"), "x").await;
+        assert_eq!(alice.next_message().await.id, id, "it goes on once the key is mended");
+    }
+}
+
+#[tokio::test]
 async fn bad_requests_about_topics_say_what_is_wrong() {
     let (_redis, nodes) = cluster(1, NodeOptions::default().set("topics_per_user", "2")).await;
     let node = &nodes[0];

@@ -15,6 +15,11 @@ const ENTRY_BYTES_OVERHEAD: usize = 128;
 /// Entries of a pending list that are read at once at most.
 const WALK_COUNT_MAX: u16 = 256;
 
+/// What an entry in flight is charged.
+pub(super) fn charged_bytes(payload_bytes: usize) -> u32 {
+    (payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32
+}
+
 /// What shall be done with an entry that was read.
 pub(super) enum Fate {
     Deliver,
@@ -194,7 +199,7 @@ impl Session {
 
     /// Takes the size of an entry into account for the next reads; what it is charged for.
     pub(super) fn expect_bytes(&mut self, payload_bytes: usize) -> u32 {
-        let bytes = (payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32;
+        let bytes = charged_bytes(payload_bytes);
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
         bytes
     }

@@ -447,6 +447,9 @@ impl Session {
         if now.mono_ms >= self.pause_until_ms {
             self.pause_until_ms = 0;
         }
+        if let Some(topics) = &mut self.topics {
+            topics.handle_timeout(now);
+        }
         if self.is_ended() {
             return;
         }

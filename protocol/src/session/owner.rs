@@ -280,9 +280,11 @@ impl Session {
             let message = "the inbox key of this user holds something else than a stream; an operator must remove it";
             self.refuse(ErrorCode::InboxUnusable, message, None, CloseCode::Internal, actions);
         }
-        // Cursors are not written while memory is full; acks of the inbox, which free it, are not held up by that.
-        if !matches!(command, Command::WriteCursor { .. }) {
-            self.pause_after(now, failure);
+        // What is refused about topics must not hold up the inbox, whose acks free memory.
+        match &mut self.topics {
+            Some(topics) if is_of_topic && failure != Failure::Disconnected => topics.pause(now),
+            _ if is_of_topic => {}
+            _ => self.pause_after(now, failure),
         }
         match command {
             Command::Attach(request) => self.handle_attach_failed(&request, failure, actions),

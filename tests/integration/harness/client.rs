@@ -356,17 +356,17 @@ impl Client {
         self.socket.get_ref().set_zero_linger().expect("a socket option of every TCP socket");
     }
 
-    /// Reads one WebSocket message and sorts it.
+    /// Reads one WebSocket message and sorts it. Pings are answered on the way: they say nothing of what is waited for, and
+    /// must not prolong the wait for ever.
     async fn read(&mut self, what: &str) -> Result<(), Closed> {
         if let Some(closed) = &self.closed {
             return Err(closed.clone());
         }
-        let next = within(what, self.socket.next()).await;
-        self.heard = Instant::now();
+        let next = within(what, self.next_but_pings()).await;
         let closed = match next {
             Some(Ok(tungstenite::Message::Text(text))) => {
                 self.largest_frame = self.largest_frame.max(text.len());
-                self.sort(text.as_str()).await;
+                self.sort(text.as_str());
                 return Ok(());
             }
             Some(Ok(tungstenite::Message::Close(frame))) => match frame {
@@ -382,7 +382,21 @@ impl Client {
         Err(closed)
     }
 
-    async fn sort(&mut self, text: &str) {
+    async fn next_but_pings(&mut self) -> Option<Result<tungstenite::Message, tungstenite::Error>> {
+        loop {
+            let next = self.socket.next().await;
+            self.heard = Instant::now();
+            match &next {
+                Some(Ok(tungstenite::Message::Text(text))) if !self.mute && text.as_str() == r#"{"type":"ping"}"# => {
+                    self.send(json!({ "type": "pong" })).await;
+                }
+                Some(Ok(tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_))) => {}
+                _ => return next,
+            }
+        }
+    }
+
+    fn sort(&mut self, text: &str) {
         #[derive(Deserialize)]
         struct Kind {
             r#type: String,
@@ -398,7 +412,6 @@ impl Client {
                     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in frame: {text}"));
                 self.messages.extend(frame.messages);
             }
-            "ping" if !self.mute => self.send(json!({ "type": "pong" })).await,
             _ => self.others.push_back(serde_json::from_str(text).expect("it was parsed a moment ago")),
         }
     }

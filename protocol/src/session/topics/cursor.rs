@@ -66,7 +66,7 @@ impl Session {
             return;
         }
         let Some(topics) = &mut self.topics else { return };
-        let Ok(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(topic)) else { return };
+        let Ok(index) = topics.position(topic) else { return };
         let begin = topics.begin(&topics.followed[index]);
         let followed = &mut topics.followed[index];
         if followed.knowledge != Knowledge::Asked {
@@ -87,7 +87,7 @@ impl Session {
     /// Wake-ups of the topic arrive from now on; `head` is the last id that its log has given out.
     pub fn handle_topic_ready(&mut self, now: Now, topic: &Topic, head: EntryId) {
         let Some(topics) = &mut self.topics else { return };
-        let Ok(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(topic)) else { return };
+        let Ok(index) = topics.position(topic) else { return };
         topics.followed[index].head = Some(head);
         self.open_topic(now, index);
     }

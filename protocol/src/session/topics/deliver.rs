@@ -1,6 +1,6 @@
 //! Handing out what topics hold: what is new, from memory; what was missed, from the log.
 
-use super::super::deliver::Fate;
+use super::super::deliver::{Fate, charged_bytes};
 use super::super::wire::{Action, Command, Now};
 use super::super::{Attach, Session};
 use super::outstanding::Sent;
@@ -10,8 +10,6 @@ use crate::id::EntryId;
 use crate::message::Entry;
 use crate::topic::Topic;
 
-/// Beside its payload, an entry in flight is charged so many bytes.
-const ENTRY_BYTES_OVERHEAD: usize = 128;
 /// Entries that are read again at once, at most.
 const REREAD_COUNT_MAX: usize = 64;
 /// Time until entries are read again that could not be.
@@ -79,8 +77,7 @@ impl Session {
     }
 
     fn find_topic(&self, topic: &Topic) -> Option<usize> {
-        let topics = self.topics.as_ref()?;
-        topics.followed.binary_search_by(|followed| followed.topic.cmp(topic)).ok()
+        self.topics.as_ref()?.position(topic).ok()
     }
 
     fn followed(&self, index: usize) -> Option<&Followed> {
@@ -101,7 +98,7 @@ impl Session {
     /// Notes that a message goes out.
     fn hand_out(&mut self, now: Now, index: usize, id: EntryId, payload_bytes: usize, actions: &mut Vec<Action>) {
         let due_ms = now.mono_ms + self.config.ack_timeout_ms;
-        let bytes = (payload_bytes + ENTRY_BYTES_OVERHEAD).min(u32::MAX as usize) as u32;
+        let bytes = charged_bytes(payload_bytes);
         let Some(topics) = &mut self.topics else { return };
         topics.in_flight += 1;
         topics.bytes += bytes as usize;

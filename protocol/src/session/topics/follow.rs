@@ -171,7 +171,7 @@ impl Session {
         });
         for (name, since_ms) in follows.topics {
             let topic = Topic::Named(name);
-            if let Err(index) = topics.followed.binary_search_by(|followed| followed.topic.cmp(&topic)) {
+            if let Err(index) = topics.position(&topic) {
                 actions.push(Action::Follow(topic.clone()));
                 topics.followed.insert(index, Followed::new(topic, since_ms));
             }

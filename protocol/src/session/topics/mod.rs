@@ -54,6 +54,8 @@ pub(super) struct Topics {
     /// When the next redelivery is due, and when cursors are to be written, in monotonic ms.
     redeliver_at_ms: u64,
     write_at_ms: u64,
+    /// Nothing about topics before this time: Redis refused the last of it. The inbox goes on.
+    pause_until_ms: u64,
     /// Redis may have gone back in time: a cursor beyond its topic's end means nothing.
     rewound: bool,
 }
@@ -174,12 +176,18 @@ impl Topics {
             turn: 0,
             redeliver_at_ms: u64::MAX,
             write_at_ms: u64::MAX,
+            pause_until_ms: 0,
             rewound: false,
         }
     }
 
+    /// Where a topic stands, or would.
+    fn position(&self, topic: &Topic) -> Result<usize, usize> {
+        self.followed.binary_search_by(|followed| followed.topic.cmp(topic))
+    }
+
     fn find(&mut self, topic: &Topic) -> Option<&mut Followed> {
-        let index = self.followed.binary_search_by(|followed| followed.topic.cmp(topic)).ok()?;
+        let index = self.position(topic).ok()?;
         self.followed.get_mut(index)
     }
 
@@ -192,7 +200,23 @@ impl Topics {
     }
 
     pub(super) fn due_ms(&self) -> u64 {
-        self.redeliver_at_ms.min(self.write_at_ms)
+        if self.pause_until_ms > 0 { self.pause_until_ms } else { self.redeliver_at_ms.min(self.write_at_ms) }
+    }
+
+    /// Redis refused something about topics, whatever key it was: to ask again at once would only keep it busy.
+    pub(super) fn pause(&mut self, now: Now) {
+        self.pause_until_ms = now.mono_ms + REFUSED_PAUSE_MS;
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        if now.mono_ms >= self.pause_until_ms {
+            self.pause_until_ms = 0;
+        }
+    }
+
+    fn is_paused(&self, now: Now) -> bool {
+        now.mono_ms < self.pause_until_ms
     }
 
     /// The inbox is read; with room for one message only, topics are next.
@@ -226,6 +250,9 @@ impl Topics {
         self.rewound = true;
     }
 }
+
+/// Pause of a session's topics after Redis refused something about them.
+const REFUSED_PAUSE_MS: u64 = 500;
 
 /// The part of the window that neither the inbox nor topics may take while the other one waits.
 fn reserve(window: usize) -> usize {
@@ -271,7 +298,7 @@ impl Session {
 
     /// Whether a pipeline should carry something of the topics at once, and whether later would do.
     pub(super) fn topics_urgency(&self, now: Now, blocked: bool) -> (bool, bool) {
-        let Some(topics) = &self.topics else { return (false, false) };
+        let Some(topics) = self.topics.as_ref().filter(|topics| !topics.is_paused(now)) else { return (false, false) };
         let now_at_once = topics.load == Load::Needed
             || (!topics.changing && !topics.changes.is_empty())
             || topics.followed.iter().any(|followed| followed.knowledge == Knowledge::Unknown)
@@ -282,12 +309,13 @@ impl Session {
 
     /// Adds what topics want.
     pub(super) fn poll_topics(&mut self, now: Now, blocked: bool, commands: &mut Vec<Command>) {
-        if self.topics.is_none() {
-            return;
-        }
+        let Some(topics) = &self.topics else { return };
         if self.is_ended() {
             self.poll_missed(commands);
             return self.poll_cursors(now, commands);
+        }
+        if topics.is_paused(now) {
+            return;
         }
         self.poll_follows(commands);
         self.poll_cursors(now, commands);
