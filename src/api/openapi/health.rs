@@ -6,7 +6,7 @@ use super::Description;
 use super::schema::answer;
 use crate::api::router::ApiConfig;
 
-const GROUP: &str = "This node";
+pub(super) const GROUP: &str = "This node";
 
 pub(in crate::api) fn alive(_: &ApiConfig) -> Description {
     Description::new(GROUP, "healthz", "Tells that the process runs.").answer(200, "It runs.", "Alive")

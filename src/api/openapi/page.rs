@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde_json::Value;
 
-use super::document;
+use super::{document, health};
 use crate::api::router::ApiConfig;
 
 const STYLE: &str = include_str!("page.css");
@@ -48,6 +48,8 @@ pub(super) fn render(document: &Value) -> String {
             }
         }
     }
+    // What people come for stands before what only machines ask.
+    groups.sort_by_key(|(name, _)| *name == health::GROUP);
     for (name, calls) in groups {
         page.push_str(&format!("<h2>{}</h2>{}", escape(name), calls.concat()));
     }
@@ -84,7 +86,11 @@ fn call(document: &Value, method: &str, path: &str, operation: &Value) -> String
         for (media_type, content) in members(&answer["content"]) {
             let codes = content["schema"]["allOf"][1]["properties"]["code"]["enum"].as_array();
             let what = match codes {
-                Some(codes) => escape(&codes.iter().map(text).collect::<Vec<_>>().join(", ")),
+                Some(codes) => codes
+                    .iter()
+                    .map(|code| format!("<code>{}</code>", escape(text(code))))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 None if media_type == "text/html" => "HTML".to_owned(),
                 None => kind(&content["schema"]),
             };
