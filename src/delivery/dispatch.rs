@@ -11,6 +11,7 @@ use super::batch::Order;
 use super::control::Control;
 use super::event::Event;
 use super::hints::Hint;
+use super::outlet::Frame;
 use super::sessions::{Held, SessionKey, Subscription};
 use super::shard::Shard;
 
@@ -62,7 +63,7 @@ impl Shard {
         };
         if let Some((code, message, close)) = refusal {
             let error = ServerFrame::Error { code, message: message.to_owned(), retry_after_ms: Some(RETRY_AFTER_MS) };
-            outlet.push(error.encode(None));
+            let _ = outlet.push(Frame::Own(error.encode(None)));
             outlet.close(close);
             // A transport that has gone meanwhile needs no answer.
             let _ = reply.send(None);
@@ -243,10 +244,10 @@ impl Shard {
     fn apply(&mut self, key: SessionKey, action: Action, now: Now) {
         let Some(held) = self.sessions.get_mut(key) else { return };
         match action {
-            Action::Send(frame) => held.outlet.push(frame),
+            Action::Send(frame) => self.push(key, Frame::Own(frame)),
             Action::SendBatch => {
-                if let Some(frame) = &self.shared_frame {
-                    held.outlet.push_shared(frame.clone());
+                if let Some(frame) = self.shared_frame.clone() {
+                    self.push(key, Frame::Shared(frame));
                 }
             }
             Action::Follow(topic) => self.follow_topic(key, &topic, now),

@@ -18,6 +18,7 @@ mod link;
 mod linkage;
 pub mod nodes;
 mod observe;
+mod outbox;
 pub mod outlet;
 mod pipeline;
 pub mod presence;

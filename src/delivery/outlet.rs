@@ -1,5 +1,6 @@
 //! The way from a shard to one client: a small queue that a transport empties.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,13 +21,36 @@ const TAKE_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Outlet {
     state: Mutex<State>,
+    line: Option<Arc<dyn Line>>,
+}
+
+/// The shard's own way to a client, past the transport's task.
+pub trait Line: fmt::Debug + Send + Sync {
+    /// Writes frames if they can go at once, all before anything that the transport writes later. `scratch` is for
+    /// the implementation's use.
+    fn write(&self, frames: &[Frame], scratch: &mut Vec<u8>) -> Written;
+}
+
+/// What became of frames that a line was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The socket has them.
+    All,
+    /// The line has them; the transport must flush it.
+    Part,
+    /// They must go the transport's way.
+    Nothing,
 }
 
 #[derive(Debug, Default)]
 struct State {
     frames: Vec<Frame>,
-    /// Bytes that were pushed and not yet written to the socket.
-    bytes: usize,
+    /// Bytes of these.
+    queued: usize,
+    /// Bytes that the line has and the transport was not told of.
+    begun: usize,
+    /// Bytes that the transport took, and has not yet written to the socket.
+    taken: usize,
     close: Option<CloseCode>,
     waker: Option<Waker>,
     /// The shard waits for the outlet to be drained.
@@ -34,10 +58,24 @@ struct State {
 }
 
 impl State {
+    fn bytes(&self) -> usize {
+        self.queued + self.begun + self.taken
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     fn wake_later(&mut self, context: &Context<'_>) {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             self.waker = Some(context.waker().clone());
         }
+    }
+
+    fn take_free(&mut self) -> bool {
+        self.awaited && self.bytes() <= OUTLET_BYTES_MAX && std::mem::take(&mut self.awaited)
     }
 }
 
@@ -51,13 +89,19 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Its UTF-8 text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(text) => text.as_bytes(),
+            Self::Shared(text) => text,
+        }
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        match self {
-            Self::Own(text) => text.len(),
-            Self::Shared(text) => text.len(),
-        }
+        self.as_bytes().len()
     }
 
     /// Whether it is empty, which no frame of ours is.
@@ -70,6 +114,8 @@ impl Frame {
 /// What a transport has to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
+    /// Bytes that the line holds, which must be flushed first.
+    pub begun: usize,
     /// Text frames, in order.
     pub frames: Vec<Frame>,
     /// Then close with this code.
@@ -77,10 +123,10 @@ pub struct Outgoing {
 }
 
 impl Outlet {
-    /// An empty outlet.
+    /// An empty outlet. Without a line, all goes through the transport's task.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(line: Option<Arc<dyn Line>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), line })
     }
 
     // A panic while the lock is held cannot leave the state half changed: no code in between can panic.
@@ -88,42 +134,54 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a frame.
-    pub fn push(&self, frame: String) {
-        self.push_frame(Frame::Own(frame));
-    }
-
-    /// Adds a frame that other clients get as well.
-    pub fn push_shared(&self, frame: Bytes) {
-        self.push_frame(Frame::Shared(frame));
-    }
-
-    fn push_frame(&self, frame: Frame) {
+    /// Adds a frame. If true, [`Self::write_out`] must be called in the same turn.
+    #[must_use]
+    pub fn push(&self, frame: Frame) -> bool {
         let mut state = self.state();
         if state.close.is_some() {
-            return;
+            return false;
         }
-        state.bytes += frame.len();
+        state.queued += frame.len();
         state.frames.push(frame);
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
+        state.frames.len() == 1
+    }
+
+    /// Writes what was pushed, or leaves it to the transport; true if the shard waited for the outlet and it is free.
+    #[must_use]
+    pub fn write_out(&self, scratch: &mut Vec<u8>) -> bool {
+        let mut state = self.state();
+        if state.frames.is_empty() {
+            return false;
         }
+        let is_alone = state.begun + state.taken == 0 && state.close.is_none() && state.queued <= TAKE_BYTES_MAX;
+        let written = match &self.line {
+            Some(line) if is_alone => line.write(&state.frames, scratch),
+            _ => Written::Nothing,
+        };
+        if written != Written::Nothing {
+            state.frames = Vec::new();
+            let bytes = std::mem::take(&mut state.queued);
+            if written == Written::All {
+                return state.take_free();
+            }
+            state.begun = bytes;
+        }
+        state.wake();
+        false
     }
 
     /// Ends the connection after what was pushed before.
     pub fn close(&self, code: CloseCode) {
         let mut state = self.state();
         state.close.get_or_insert(code);
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.wake();
     }
 
     /// Whether the socket does not take what was sent before. If so, the transport will say when it has.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         let mut state = self.state();
-        let blocked = state.bytes > OUTLET_BYTES_MAX;
+        let blocked = state.bytes() > OUTLET_BYTES_MAX;
         state.awaited |= blocked;
         blocked
     }
@@ -131,7 +189,7 @@ impl Outlet {
     /// Whether so much waits that the client must take some of it before it is heard again.
     #[must_use]
     pub fn is_overfull(&self) -> bool {
-        self.state().bytes > UNHEARD_BYTES_MIN
+        self.state().bytes() > UNHEARD_BYTES_MIN
     }
 
     /// Ready once the connection shall end, whatever still waits to be written.
@@ -147,29 +205,34 @@ impl Outlet {
     /// Takes what is queued, or as much of it as should be written at once; the close comes with the last frame.
     pub fn poll_take(&self, context: &mut Context<'_>) -> Poll<Outgoing> {
         let mut state = self.state();
-        if state.frames.is_empty() && state.close.is_none() {
+        if state.frames.is_empty() && state.begun == 0 && state.close.is_none() {
             state.wake_later(context);
             return Poll::Pending;
         }
         let mut bytes = 0;
         let fitting = state.frames.iter().take_while(|frame| {
             let fits = bytes < TAKE_BYTES_MAX;
-            bytes += frame.len();
+            bytes += if fits { frame.len() } else { 0 };
             fits
         });
         let count = fitting.count();
-        if count < state.frames.len() {
-            return Poll::Ready(Outgoing { frames: state.frames.drain(..count).collect(), close: None });
-        }
-        Poll::Ready(Outgoing { frames: std::mem::take(&mut state.frames), close: state.close })
+        let begun = std::mem::take(&mut state.begun);
+        state.queued -= bytes;
+        state.taken += begun + bytes;
+        let (frames, close) = if count < state.frames.len() {
+            (state.frames.drain(..count).collect(), None)
+        } else {
+            (std::mem::take(&mut state.frames), state.close)
+        };
+        Poll::Ready(Outgoing { begun, frames, close })
     }
 
     /// Says that `bytes` were written to the socket; true if the shard must be told that the outlet is free again.
     #[must_use]
     pub fn written(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        state.bytes = state.bytes.saturating_sub(bytes);
-        state.awaited && state.bytes <= OUTLET_BYTES_MAX && std::mem::take(&mut state.awaited)
+        state.taken = state.taken.saturating_sub(bytes);
+        state.take_free()
     }
 }
 
@@ -177,39 +240,99 @@ impl Outlet {
 mod tests {
     use super::*;
 
+    fn text(length: usize) -> Frame {
+        Frame::Own("x".repeat(length))
+    }
+
+    /// A line to which the same happens always.
+    #[derive(Debug)]
+    struct Always(Written);
+
+    impl Line for Always {
+        fn write(&self, _: &[Frame], _: &mut Vec<u8>) -> Written {
+            self.0
+        }
+    }
+
+    fn outlet(written: Written) -> Arc<Outlet> {
+        Outlet::new(Some(Arc::new(Always(written))))
+    }
+
+    fn take(outlet: &Outlet) -> Poll<Outgoing> {
+        outlet.poll_take(&mut Context::from_waker(Waker::noop()))
+    }
+
     #[test]
     fn a_blocked_outlet_tells_once_when_it_is_free() {
-        let outlet = Outlet::new();
-        outlet.push("x".repeat(OUTLET_BYTES_MAX + 1));
+        let outlet = Outlet::new(None);
+        assert!(outlet.push(text(OUTLET_BYTES_MAX + 1)));
         assert!(outlet.is_blocked());
+        assert!(!outlet.write_out(&mut Vec::new()));
+        assert!(take(&outlet).is_ready());
         assert!(outlet.written(2));
         assert!(!outlet.is_blocked());
         assert!(!outlet.written(1));
     }
 
     #[test]
+    fn what_the_line_writes_at_once_is_nothing_to_the_transport() {
+        let outlet = outlet(Written::All);
+        assert!(outlet.push(text(OUTLET_BYTES_MAX + 1)));
+        assert!(!outlet.push(text(1)), "one call writes both");
+        assert!(outlet.is_blocked());
+        assert!(outlet.write_out(&mut Vec::new()), "the shard waited, and it is free");
+        assert!(take(&outlet).is_pending());
+        assert!(!outlet.is_blocked());
+    }
+
+    #[test]
+    fn a_frame_that_the_line_began_is_flushed_before_the_next() {
+        let outlet = outlet(Written::Part);
+        assert!(outlet.push(text(5)));
+        assert!(!outlet.write_out(&mut Vec::new()));
+        assert!(outlet.push(text(7)));
+        assert!(!outlet.write_out(&mut Vec::new()));
+        assert_eq!(take(&outlet), Poll::Ready(Outgoing { begun: 5, frames: vec![text(7)], close: None }));
+        assert!(!outlet.written(12));
+        assert!(outlet.push(text(OUTLET_BYTES_MAX + 1)));
+        assert!(outlet.is_blocked());
+        assert!(!outlet.write_out(&mut Vec::new()), "it was begun, not written");
+        assert!(take(&outlet).is_ready());
+        assert!(outlet.written(OUTLET_BYTES_MAX + 1));
+    }
+
+    #[test]
+    fn the_line_stays_aside_while_the_transport_writes() {
+        let outlet = outlet(Written::All);
+        assert!(outlet.push(text(1)));
+        assert!(take(&outlet).is_ready());
+        assert!(outlet.push(text(2)));
+        assert!(!outlet.write_out(&mut Vec::new()));
+        assert_eq!(take(&outlet), Poll::Ready(Outgoing { begun: 0, frames: vec![text(2)], close: None }));
+    }
+
+    #[test]
     fn a_large_batch_is_taken_in_parts_and_the_close_comes_last() {
-        let outlet = Outlet::new();
-        (0..3).for_each(|_| outlet.push("x".repeat(TAKE_BYTES_MAX)));
+        let outlet = Outlet::new(None);
+        (0..3).for_each(|number| assert_eq!(outlet.push(text(TAKE_BYTES_MAX)), number == 0));
         outlet.close(CloseCode::Draining);
-        let mut context = Context::from_waker(Waker::noop());
         for close in [None, None, Some(CloseCode::Draining)] {
-            let Poll::Ready(part) = outlet.poll_take(&mut context) else { panic!("more was queued") };
+            let Poll::Ready(part) = take(&outlet) else { panic!("more was queued") };
             assert_eq!((part.frames.len(), part.close), (1, close));
         }
     }
 
     #[test]
     fn nothing_follows_a_close() {
-        let outlet = Outlet::new();
-        outlet.push("a".to_owned());
+        let outlet = outlet(Written::All);
+        assert!(outlet.push(text(1)));
         outlet.close(CloseCode::Superseded);
-        outlet.push("b".to_owned());
-        let mut context = Context::from_waker(Waker::noop());
-        let taken = outlet.poll_take(&mut context);
+        assert!(!outlet.push(text(2)));
+        assert!(!outlet.write_out(&mut Vec::new()), "the transport writes it, with the close");
+        let taken = take(&outlet);
         assert_eq!(
             taken,
-            Poll::Ready(Outgoing { frames: vec![Frame::Own("a".to_owned())], close: Some(CloseCode::Superseded) })
+            Poll::Ready(Outgoing { begun: 0, frames: vec![text(1)], close: Some(CloseCode::Superseded) })
         );
     }
 }

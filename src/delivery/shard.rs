@@ -25,6 +25,7 @@ use super::feeds::Feeds;
 use super::hints::Taken;
 use super::link::{ClientId, Link};
 use super::observe::Observer;
+use super::outbox::Outbox;
 use super::pipeline::Identity;
 use super::presence::Presence;
 use super::probe::Probe;
@@ -129,6 +130,7 @@ pub struct Shard {
     /// The frame of the topic batch that is being handed out.
     pub(super) shared_frame: Option<Bytes>,
     pub(super) cursor_writes: CursorWrites,
+    pub(super) outbox: Outbox,
     pub(super) io: Io,
     pub(super) link_lost_ms: Option<u64>,
     pub(super) connect_attempts: u32,
@@ -213,6 +215,7 @@ impl Shard {
             feeds: Feeds::default(),
             shared_frame: None,
             cursor_writes: CursorWrites::default(),
+            outbox: Outbox::default(),
             io: Io::default(),
             link_lost_ms: Some(1),
             connect_attempts: 0,

@@ -113,10 +113,16 @@ impl Shard {
             if self.send_follows() {
                 waiting.hints = false;
             }
+            let has_more = self.write_frames();
             if self.is_drained() {
                 return Poll::Ready(());
             }
-            if !self.take_turn(mailbox, alarm, stops, &mut waiting, context) {
+            let is_idle = !self.take_turn(mailbox, alarm, stops, &mut waiting, context);
+            if has_more {
+                // Clients' frames and requests come in between.
+                context.waker().wake_by_ref();
+            }
+            if is_idle || has_more {
                 return Poll::Pending;
             }
         }

@@ -8,6 +8,7 @@ mod accept;
 mod gate;
 mod handshake;
 mod http;
+mod line;
 mod listener;
 mod opening;
 mod prefixed;

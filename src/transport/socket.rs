@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::gate::Gate;
+use super::line::LineStream;
 use super::slots::Slot;
 use crate::auth::{Claims, TokenError};
 use crate::delivery::outlet::{Frame, Outgoing, Outlet};
@@ -36,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// for ever.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<LineStream>;
 
 /// An error frame and a close, before there is a session.
 struct Farewell {
@@ -63,8 +64,9 @@ pub(super) async fn run(
         .write_buffer_size(0)
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
+    let (stream, line) = LineStream::new(stream);
     let mut socket = WebSocketStream::from_partially_read(stream, rest.to_vec(), Role::Server, Some(config)).await;
-    let outlet = Outlet::new();
+    let outlet = Outlet::new(Some(line));
     match Box::pin(open(&mut socket, &gate, header_token, &outlet)).await {
         Ok(Some((key, user, device))) => {
             let mut carrier = Carrier { socket: &mut socket, outlet: &outlet, unflushed: 0 };
@@ -191,7 +193,7 @@ enum Carried {
 struct Carrier<'a> {
     socket: &'a mut Socket,
     outlet: &'a Outlet,
-    /// Bytes that were given to the socket and are not flushed yet.
+    /// Bytes that were given to the socket, or to its line, and are not flushed yet.
     unflushed: usize,
 }
 
@@ -207,6 +209,7 @@ impl Carrier<'_> {
                     false => Ok(()),
                 },
                 Turn::Take(outgoing) => {
+                    self.unflushed += outgoing.begun;
                     for frame in outgoing.frames {
                         self.unflushed += frame.len();
                         if Pin::new(&mut *self.socket).start_send(message(frame)).is_err() {
@@ -232,7 +235,11 @@ impl Carrier<'_> {
                     Box::pin(close(self.socket, 1003)).await;
                     return Carried::Over;
                 }
-                Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => Ok(()),
+                Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => {
+                    // The socket answers it when it reads on.
+                    self.socket.get_ref().begin_close();
+                    Ok(())
+                }
                 Turn::Received(Err(error)) => {
                     Box::pin(close_after(self.socket, &error)).await;
                     return Carried::Over;
@@ -326,6 +333,7 @@ async fn close_after(socket: &mut Socket, error: &SocketError) {
 
 /// Sends a close frame and waits a little for the client's, so that it is not lost to a reset.
 async fn close(socket: &mut Socket, number: u16) {
+    socket.get_ref().begin_close();
     let frame = CloseFrame { code: number.into(), reason: "".into() };
     let _ = timeout(CLOSE_TIMEOUT, async {
         socket.close(Some(frame)).await?;
