@@ -1,11 +1,14 @@
 //! What transports tell a shard, and the handle by which they do.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use homing_protocol::code::ErrorCode;
 use homing_protocol::frame::{FrameError, Incoming};
 use homing_protocol::session::{Open, Terms};
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::outlet::Outlet;
@@ -45,6 +48,28 @@ pub struct Renewal {
 #[error("the shard has ended")]
 pub struct ShardGone;
 
+/// Ready when the shard has the event in its queue: at once, unless the queue is full.
+///
+/// Small, because each connection keeps one within its task.
+#[must_use = "the shard may not have it yet"]
+pub enum Told {
+    /// It has it, or there is no shard.
+    Now(Result<(), ShardGone>),
+    /// The queue is full.
+    Later(Pin<Box<dyn Future<Output = Result<(), ShardGone>> + Send>>),
+}
+
+impl Future for Told {
+    type Output = Result<(), ShardGone>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(outcome) => Poll::Ready(*outcome),
+            Self::Later(sending) => sending.as_mut().poll(context),
+        }
+    }
+}
+
 /// By which transports reach a shard. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct ShardHandle {
@@ -57,8 +82,16 @@ impl ShardHandle {
         (Self { events }, receiver)
     }
 
-    async fn send(&self, event: Event) -> Result<(), ShardGone> {
-        self.events.send(event).await.map_err(|_| ShardGone)
+    fn send(&self, event: Event) -> Told {
+        match self.events.try_send(event) {
+            Ok(()) => Told::Now(Ok(())),
+            Err(TrySendError::Closed(_)) => Told::Now(Err(ShardGone)),
+            Err(TrySendError::Full(event)) => {
+                let events = self.events.clone();
+                let sending = async move { events.send(event).await.map_err(|_| ShardGone) };
+                Told::Later(Box::pin(sending))
+            }
+        }
     }
 
     /// Opens a session whose frames go to `outlet`. `None` if it was refused: the outlet then holds an error and a
@@ -73,42 +106,27 @@ impl ShardHandle {
     }
 
     /// Passes a client's frame on.
-    ///
-    /// # Errors
-    /// [`ShardGone`] when the node has stopped.
-    pub async fn frame(&self, key: SessionKey, frame: Result<Incoming, FrameError>) -> Result<(), ShardGone> {
-        self.send(Event::Frame(key, frame)).await
+    pub fn frame(&self, key: SessionKey, frame: Result<Incoming, FrameError>) -> Told {
+        self.send(Event::Frame(key, frame))
     }
 
     /// Passes the outcome of an `auth` frame on.
-    ///
-    /// # Errors
-    /// [`ShardGone`] when the node has stopped.
-    pub async fn renewal(&self, key: SessionKey, renewal: Renewal) -> Result<(), ShardGone> {
-        self.send(Event::Renewal(key, Box::new(renewal))).await
+    pub fn renewal(&self, key: SessionKey, renewal: Renewal) -> Told {
+        self.send(Event::Renewal(key, Box::new(renewal)))
     }
 
     /// The client is alive.
-    ///
-    /// # Errors
-    /// [`ShardGone`] when the node has stopped.
-    pub async fn sign_of_life(&self, key: SessionKey) -> Result<(), ShardGone> {
-        self.send(Event::SignOfLife(key)).await
+    pub fn sign_of_life(&self, key: SessionKey) -> Told {
+        self.send(Event::SignOfLife(key))
     }
 
     /// The outlet, which was blocked, is free.
-    ///
-    /// # Errors
-    /// [`ShardGone`] when the node has stopped.
-    pub async fn drained(&self, key: SessionKey) -> Result<(), ShardGone> {
-        self.send(Event::Drained(key)).await
+    pub fn drained(&self, key: SessionKey) -> Told {
+        self.send(Event::Drained(key))
     }
 
     /// The connection is gone.
-    ///
-    /// # Errors
-    /// [`ShardGone`] when the node has stopped.
-    pub async fn gone(&self, key: SessionKey) -> Result<(), ShardGone> {
-        self.send(Event::Gone(key)).await
+    pub fn gone(&self, key: SessionKey) -> Told {
+        self.send(Event::Gone(key))
     }
 }

@@ -41,6 +41,6 @@ pub(crate) use nodes::Heartbeat;
 #[cfg(any(test, fuzzing))]
 pub(crate) use pipeline::decode;
 
-pub use event::{Renewal, ShardGone, ShardHandle};
+pub use event::{Renewal, ShardGone, ShardHandle, Told};
 pub use sessions::SessionKey;
 pub use shard::{Receipted, Shard, ShardConfig, ShardRun, Stop};

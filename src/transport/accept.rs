@@ -16,7 +16,7 @@ use super::gate::{self, Gate};
 use super::handshake::Refused;
 use super::opening::{self, Opening, OpeningError};
 use super::slots::{Slot, Slots};
-use super::socket;
+use super::socket::{self, Upgraded};
 use super::{http, upgrade};
 use crate::telemetry::names;
 
@@ -125,7 +125,9 @@ async fn open(config: AcceptConfig, mut stream: TcpStream, slot: Slot, stopping:
             match head.accept().and_then(|accepted| Ok((accepted, gate.slots.take().ok_or(gate::FULL)?))) {
                 Ok((accepted, place)) => {
                     if stream.write_all(accepted.response().as_bytes()).await.is_ok() {
-                        tokio::spawn(socket::run(stream, rest, gate, accepted.token, (slot, place)));
+                        let header_token = accepted.token;
+                        let places = (slot, place);
+                        tokio::spawn(socket::run(Upgraded { stream, rest, gate, header_token, places }));
                     }
                 }
                 Err(refused) => opening::answer(&mut stream, refused, ANSWER_TIMEOUT).await,

@@ -27,7 +27,7 @@ use super::line::LineStream;
 use super::slots::Slot;
 use crate::auth::{Claims, TokenError};
 use crate::delivery::outlet::{Frame, Outgoing, Outlet};
-use crate::delivery::{Renewal, SessionKey};
+use crate::delivery::{Renewal, SessionKey, Told};
 
 /// Bytes that a connection reads at once, and keeps as a buffer all its life.
 const READ_BUFFER_BYTES: usize = 512;
@@ -50,14 +50,47 @@ fn farewell(code: ErrorCode, message: impl Into<String>, close: CloseCode) -> Fa
     Farewell { code, message: message.into(), close }
 }
 
-/// Serves one connection to its end.
-pub(super) async fn run(
-    stream: TcpStream,
-    rest: Bytes,
+/// What a connection is opened with: it upgraded, and what came behind its request is `rest`.
+pub(super) struct Upgraded {
+    pub(super) stream: TcpStream,
+    pub(super) rest: Bytes,
+    pub(super) gate: Arc<Gate>,
+    pub(super) header_token: Option<Box<str>>,
+    pub(super) places: (Slot, Slot),
+}
+
+/// A connection of a session.
+struct Connection {
+    socket: Socket,
+    outlet: Arc<Outlet>,
+    /// Bytes that were given to the socket, or to its line, and are not flushed yet.
+    unflushed: usize,
     gate: Arc<Gate>,
-    header_token: Option<Box<str>>,
-    places: (Slot, Slot),
-) {
+    key: SessionKey,
+    user: Name,
+    device: Name,
+    /// Given back when the connection has ended.
+    _places: (Slot, Slot),
+}
+
+/// Serves one connection to its end.
+pub(super) fn run(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
+    // Boxed, as is all that a quiet connection should not keep room for; and before the future that keeps the box.
+    let opening = Box::pin(open(upgraded));
+    async move {
+        let Some(mut connection) = opening.await else { return };
+        if connection.carry(true).await == Carried::Ending {
+            // A closed session ignores what its client says; that must not stop the client from reading.
+            let _ = Box::pin(timeout(TAKE_TIMEOUT, connection.carry(false))).await;
+        }
+        // The shard is gone only when the node is.
+        let _ = connection.gate.shard.gone(connection.key).await;
+    }
+}
+
+/// From an upgraded connection to one of a session, if it gets one; else it is closed here.
+async fn open(upgraded: Upgraded) -> Option<Connection> {
+    let Upgraded { stream, rest, gate, header_token, places } = upgraded;
     // What may wait to be written is bounded by the outlet, and by the size of a single message.
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -67,26 +100,20 @@ pub(super) async fn run(
     let (stream, line) = LineStream::new(stream);
     let mut socket = WebSocketStream::from_partially_read(stream, rest.to_vec(), Role::Server, Some(config)).await;
     let outlet = Outlet::new(Some(line));
-    match Box::pin(open(&mut socket, &gate, header_token, &outlet)).await {
+    match enter(&mut socket, &gate, header_token, &outlet).await {
         Ok(Some((key, user, device))) => {
-            let mut carrier = Carrier { socket: &mut socket, outlet: &outlet, unflushed: 0 };
-            if carrier.carry(&gate, key, (&user, &device), true).await == Carried::Ending {
-                // A closed session ignores what its client says; that must not stop the client from reading.
-                let _ = timeout(TAKE_TIMEOUT, Box::pin(carrier.carry(&gate, key, (&user, &device), false))).await;
-            }
-            // The shard is gone only when the node is.
-            let _ = gate.shard.gone(key).await;
+            return Some(Connection { socket, outlet, unflushed: 0, gate, key, user, device, _places: places });
         }
         // The shard refused: the outlet says why.
         Ok(None) => drain(&mut socket, &outlet).await,
-        Err(Some(farewell)) => Box::pin(part(&mut socket, farewell)).await,
+        Err(Some(farewell)) => part(&mut socket, farewell).await,
         Err(None) => {}
     }
-    drop(places);
+    None
 }
 
 /// Waits for the `connect` frame and opens a session. `Err(None)`: the client is gone.
-async fn open(
+async fn enter(
     socket: &mut Socket,
     gate: &Gate,
     header_token: Option<Box<str>>,
@@ -161,7 +188,9 @@ async fn read_connect(socket: &mut Socket) -> Result<Connect, Option<Farewell>> 
                 return Err(Some(farewell(ErrorCode::Malformed, "frames are JSON texts", CloseCode::Protocol)));
             }
             Some(Err(error)) => {
-                Box::pin(close_after(socket, &error)).await;
+                if let Some(number) = close_number(&error) {
+                    Box::pin(close(socket, number)).await;
+                }
                 return Err(None);
             }
             Some(Ok(Message::Close(_) | Message::Frame(_))) | None => return Err(None),
@@ -180,6 +209,15 @@ enum Turn {
     Over,
 }
 
+/// What follows from it.
+enum Next {
+    GoOn,
+    Tell(Told),
+    /// Close with this number.
+    Close(u16),
+    End(Carried),
+}
+
 /// How carrying frames came to its end.
 #[derive(PartialEq, Eq)]
 enum Carried {
@@ -189,67 +227,65 @@ enum Carried {
     Ending,
 }
 
-/// A connection of a session.
-struct Carrier<'a> {
-    socket: &'a mut Socket,
-    outlet: &'a Outlet,
-    /// Bytes that were given to the socket, or to its line, and are not flushed yet.
-    unflushed: usize,
-}
-
-impl Carrier<'_> {
+impl Connection {
     /// Carries frames both ways until the connection ends; or, if `patient`, until only the client's slowness keeps it
     /// from ending.
-    async fn carry(&mut self, gate: &Gate, key: SessionKey, who: (&Name, &Name), patient: bool) -> Carried {
+    async fn carry(&mut self, patient: bool) -> Carried {
         loop {
-            let turn = poll_fn(|context| self.poll_turn(patient, context)).await;
-            let told = match turn {
-                Turn::Flushed(bytes) => match self.outlet.written(bytes) {
-                    true => gate.shard.drained(key).await,
-                    false => Ok(()),
-                },
-                Turn::Take(outgoing) => {
-                    self.unflushed += outgoing.begun;
-                    for frame in outgoing.frames {
-                        self.unflushed += frame.len();
-                        if Pin::new(&mut *self.socket).start_send(message(frame)).is_err() {
-                            return Carried::Over;
-                        }
-                    }
-                    if let Some(code) = outgoing.close {
-                        Box::pin(close(self.socket, code.number())).await;
+            // What a turn brings is dealt with in there: kept across an await, it would be a part of every connection.
+            let next = poll_fn(|context| {
+                let turn = ready!(self.poll_turn(patient, context));
+                Poll::Ready(self.act(turn))
+            });
+            match next.await {
+                Next::GoOn => {}
+                Next::Tell(told) => {
+                    if told.await.is_err() {
                         return Carried::Over;
                     }
-                    Ok(())
                 }
-                Turn::Received(Ok(Message::Text(text))) => match Incoming::parse(&text) {
-                    Ok(Incoming { frame: ClientFrame::Auth(token), reference }) => {
-                        let outcome = renew(gate, who, &token);
-                        gate.shard.renewal(key, Renewal { outcome, reference }).await
-                    }
-                    frame => gate.shard.frame(key, frame).await,
-                },
-                Turn::Received(Ok(Message::Ping(_) | Message::Pong(_))) => gate.shard.sign_of_life(key).await,
-                Turn::Received(Ok(Message::Binary(_))) => {
-                    // 1003: this endpoint takes texts only.
-                    Box::pin(close(self.socket, 1003)).await;
+                Next::Close(number) => {
+                    Box::pin(close(&mut self.socket, number)).await;
                     return Carried::Over;
                 }
-                Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => {
-                    // The socket answers it when it reads on.
-                    self.socket.get_ref().begin_close();
-                    Ok(())
-                }
-                Turn::Received(Err(error)) => {
-                    Box::pin(close_after(self.socket, &error)).await;
-                    return Carried::Over;
-                }
-                Turn::Ending => return Carried::Ending,
-                Turn::Over => return Carried::Over,
-            };
-            if told.is_err() {
-                return Carried::Over;
+                Next::End(carried) => return carried,
             }
+        }
+    }
+
+    fn act(&mut self, turn: Turn) -> Next {
+        let (shard, key) = (&self.gate.shard, self.key);
+        match turn {
+            Turn::Flushed(bytes) if self.outlet.written(bytes) => Next::Tell(shard.drained(key)),
+            Turn::Flushed(_) => Next::GoOn,
+            Turn::Take(outgoing) => {
+                self.unflushed += outgoing.begun;
+                for frame in outgoing.frames {
+                    self.unflushed += frame.len();
+                    if Pin::new(&mut self.socket).start_send(message(frame)).is_err() {
+                        return Next::End(Carried::Over);
+                    }
+                }
+                outgoing.close.map_or(Next::GoOn, |code| Next::Close(code.number()))
+            }
+            Turn::Received(Ok(Message::Text(text))) => Next::Tell(match Incoming::parse(&text) {
+                Ok(Incoming { frame: ClientFrame::Auth(token), reference }) => {
+                    let outcome = self.renew(&token);
+                    shard.renewal(key, Renewal { outcome, reference })
+                }
+                frame => shard.frame(key, frame),
+            }),
+            Turn::Received(Ok(Message::Ping(_) | Message::Pong(_))) => Next::Tell(shard.sign_of_life(key)),
+            // 1003: this endpoint takes texts only.
+            Turn::Received(Ok(Message::Binary(_))) => Next::Close(1003),
+            Turn::Received(Ok(Message::Close(_) | Message::Frame(_))) => {
+                // The socket answers it when it reads on.
+                self.socket.get_ref().begin_close();
+                Next::GoOn
+            }
+            Turn::Received(Err(error)) => close_number(&error).map_or(Next::End(Carried::Over), Next::Close),
+            Turn::Ending => Next::End(Carried::Ending),
+            Turn::Over => Next::End(Carried::Over),
         }
     }
 
@@ -258,7 +294,7 @@ impl Carrier<'_> {
     /// heard until it has taken some.
     fn poll_turn(&mut self, patient: bool, context: &mut Context<'_>) -> Poll<Turn> {
         if self.unflushed > 0 {
-            match Pin::new(&mut *self.socket).poll_flush(context) {
+            match Pin::new(&mut self.socket).poll_flush(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Turn::Flushed(std::mem::take(&mut self.unflushed))),
                 Poll::Ready(Err(_)) => return Poll::Ready(Turn::Over),
                 Poll::Pending if patient && self.outlet.poll_ending(context).is_ready() => {
@@ -270,10 +306,24 @@ impl Carrier<'_> {
         } else if let Poll::Ready(outgoing) = self.outlet.poll_take(context) {
             return Poll::Ready(Turn::Take(outgoing));
         }
-        Poll::Ready(match ready!(Pin::new(&mut *self.socket).poll_next(context)) {
+        Poll::Ready(match ready!(Pin::new(&mut self.socket).poll_next(context)) {
             Some(received) => Turn::Received(received),
             None => Turn::Over,
         })
+    }
+
+    /// Checks a fresh token; it must be for the same user and device.
+    fn renew(&self, token: &str) -> Result<Terms, (ErrorCode, String)> {
+        match self.gate.verifier.verify(token, unix_s()) {
+            Ok(Claims { user, .. }) if user != self.user => {
+                Err((ErrorCode::Forbidden, "the token is for another user".to_owned()))
+            }
+            Ok(Claims { device: Some(device), .. }) if device != self.device => {
+                Err((ErrorCode::Forbidden, "the token is for another device".to_owned()))
+            }
+            Ok(claims) => Ok(terms(&claims)),
+            Err(error) => Err((error.code(), error.to_string())),
+        }
     }
 }
 
@@ -282,20 +332,6 @@ fn message(frame: Frame) -> Message {
         Frame::Own(text) => Message::text(text),
         // It was made from text, so this only counts its bytes.
         Frame::Shared(bytes) => Message::Text(Utf8Bytes::try_from(bytes).unwrap_or_default()),
-    }
-}
-
-/// Checks a fresh token; it must be for the same user and device.
-fn renew(gate: &Gate, (user, device): (&Name, &Name), token: &str) -> Result<Terms, (ErrorCode, String)> {
-    match gate.verifier.verify(token, unix_s()) {
-        Ok(Claims { user: other, .. }) if other != *user => {
-            Err((ErrorCode::Forbidden, "the token is for another user".to_owned()))
-        }
-        Ok(Claims { device: Some(other), .. }) if other != *device => {
-            Err((ErrorCode::Forbidden, "the token is for another device".to_owned()))
-        }
-        Ok(claims) => Ok(terms(&claims)),
-        Err(error) => Err((error.code(), error.to_string())),
     }
 }
 
@@ -319,16 +355,15 @@ async fn part(socket: &mut Socket, farewell: Farewell) {
     }
 }
 
-/// Closes after a frame that broke the rules of WebSocket (RFC 6455, section 7.4.1).
-async fn close_after(socket: &mut Socket, error: &SocketError) {
-    let number = match error {
-        SocketError::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
-        SocketError::Utf8(_) => 1007,
-        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return,
-        SocketError::Protocol(_) => 1002,
-        _ => return,
-    };
-    close(socket, number).await;
+/// How a connection is closed after a frame that broke the rules of WebSocket (RFC 6455, section 7.4.1), if it is.
+fn close_number(error: &SocketError) -> Option<u16> {
+    match error {
+        SocketError::Capacity(CapacityError::MessageTooLong { .. }) => Some(1009),
+        SocketError::Utf8(_) => Some(1007),
+        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        SocketError::Protocol(_) => Some(1002),
+        _ => None,
+    }
 }
 
 /// Sends a close frame and waits a little for the client's, so that it is not lost to a reset.

@@ -49,13 +49,13 @@ fn respond(mut request: Request, gate: Arc<Gate>) -> Response<Body> {
     response
 }
 
-async fn run(upgraded: Upgraded, gate: Arc<Gate>, token: Option<Box<str>>, places: (Slot, Slot)) {
+async fn run(upgraded: Upgraded, gate: Arc<Gate>, header_token: Option<Box<str>>, places: (Slot, Slot)) {
     // Every connection of this server is one.
     let Ok(parts) = upgraded.downcast::<TokioIo<Prefixed>>() else { return };
     let (unread, stream) = parts.io.into_inner().into_parts();
     let mut rest = parts.read_buf.to_vec();
     rest.extend_from_slice(&unread);
-    socket::run(stream, rest.into(), gate, token, places).await;
+    socket::run(socket::Upgraded { stream, rest: rest.into(), gate, header_token, places }).await;
 }
 
 /// One for the session, one for its connection: the HTTP server gives its own back.
