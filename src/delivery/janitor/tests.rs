@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use homing_protocol::topic::Topic;
 use redis::Cmd;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -288,6 +289,23 @@ async fn a_pass_finds_users_by_their_inboxes_and_by_devices_without_inbox() {
     passes.renew().await.unwrap();
     let found = passes.pass().await.ok().unwrap();
     assert_eq!((found.users, found.messages, found.removed), (201, 1_000, 200));
+}
+
+#[tokio::test]
+async fn a_topic_over_its_limit_is_cut_to_it_in_one_pass_however_many_calls_that_takes() {
+    let world = World::new(Limits { topic_length_max: 10, ..Limits::default() }).await;
+    let log = world.store.keys().name(Key::Log(&Topic::parse("news").unwrap()));
+    for _ in 0..1_000 {
+        let _: String = world.run(&["XADD", &log, "*", "data", "{}"]).await;
+    }
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, world.limits.janitor_pause);
+    passes.renew().await.unwrap();
+    assert_eq!(passes.pass().await.ok().unwrap().removed, 990);
+    assert_eq!(world.run::<u64>(&["XLEN", &log]).await, 10);
+    let _: u64 = world.run(&["XTRIM", &log, "MAXLEN", "=", "0"]).await;
+    passes.pass().await.ok().unwrap();
+    assert_eq!(world.run::<Vec<String>>(&["KEYS", "homing:topic:*"]).await, [""; 0], "nothing of it is left");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::pass::{Break, Passes, SCAN_KEYS};
 use super::tending::{Found, rest_after};
 use crate::store::{Function, Key, StoreError};
+use crate::telemetry::names;
 
 /// Entries that one call removes: Redis copies each to find where to cut.
 const PAGE_ENTRIES: u32 = 256;
@@ -57,7 +58,11 @@ impl Passes {
             let reply = call.query_async(connection).await.map_err(StoreError::from);
             rest_after(began).await;
             let (_, gone, more, _): (u64, u64, u8, u64) = match reply {
-                Err(StoreError::WrongType | StoreError::Unexpected(_)) => return Ok(removed),
+                Err(error @ (StoreError::WrongType | StoreError::Unexpected(_))) => {
+                    metrics::counter!(names::REDIS_ERRORS, "kind" => error.kind()).increment(1);
+                    tracing::debug!(%topic, %error, "a topic's keys are not what they should be; left alone");
+                    return Ok(removed);
+                }
                 reply => reply?,
             };
             removed += gone;
