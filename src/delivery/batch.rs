@@ -384,7 +384,7 @@ impl Shard {
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}
-            Order::Feed(Wish::Head(topic) | Wish::Read(topic, _)) => {
+            Order::Feed(Wish::Head(topic) | Wish::Read { topic, .. }) => {
                 self.feeds.answered(&topic, None, false);
             }
             Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. }
