@@ -6,6 +6,7 @@
 //! was lost.
 
 mod broadcast;
+mod calls;
 mod clock;
 mod cluster;
 mod crew;
@@ -16,6 +17,7 @@ mod frames;
 mod idle;
 mod latency;
 mod load;
+mod node;
 pub mod options;
 mod outcome;
 mod process;

@@ -122,6 +122,9 @@ pub struct ClusterOptions {
     /// Nodes to start, a number or auto: one for each 14,000 devices.
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     pub nodes: NodeCount,
+    /// First port of these nodes: each takes the next two that are free, for clients and for metrics [default: any].
+    #[arg(long, value_name = "PORT")]
+    pub ports: Option<u16>,
     /// Shards of each of them.
     #[arg(long, default_value = "1")]
     pub shards: NonZeroU32,

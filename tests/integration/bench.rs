@@ -1,5 +1,6 @@
 //! `homing bench` on real processes: what it counts is what happened, and nothing of it stays behind.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::process::Command;
 
 use crate::harness::folder::Folder;
 use crate::harness::node::API_KEY;
+use crate::harness::port::free_port;
 use crate::harness::token::SECRET;
 use crate::harness::{Node, NodeOptions, Redis, RedisOptions, eventually};
 
@@ -104,6 +106,16 @@ async fn sockets_are_spread_over_nodes_and_workers() {
     let found = findings(&[&args[..], &["--nodes", "2", "--workers", "3"]].concat()).await;
     assert_whole(&found, 1.0);
     assert!((70.0..=90.0).contains(&figure(&found, "sent")), "{found:#}");
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_is_passed_over() {
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("it was free");
+    let found =
+        findings(&["idle", "--users", "3", "--steps", "1", "--time", "200ms", "--ports", &port.to_string()]).await;
+    assert_eq!(figure(&found, "connected"), 3.0, "{found:#}");
+    drop(taken);
 }
 
 #[tokio::test]
