@@ -47,13 +47,13 @@ redis.register_function('homing_1_follow', follow)
 
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers
---   ARGV  1 longest log  2 oldest age, ms  3 most entries removed at once
+--   ARGV  1 longest log  2 oldest age, ms  3 most entries removed at once  4 most cursors removed at once
 --   reply {log length, entries removed, 1 if there is more to remove: call again, cursors removed}
 -- A function because a follower must learn that something was removed before it reads on behind it: `trimmed` and the
 -- trim must not be separated.
 local function tend_topic(keys, argv)
   local log, meta, cursors, followers = keys[1], keys[2], keys[3], keys[4]
-  local length_max, page = tonumber(argv[1]), tonumber(argv[3])
+  local length_max, page, cursors_page = tonumber(argv[1]), tonumber(argv[3]), tonumber(argv[4])
   local oldest = whole(math.max(1, now_ms() - tonumber(argv[2]))) .. '-0'
   local length = redis.call('XLEN', log)
   local last, more = nil, 0
@@ -78,8 +78,12 @@ local function tend_topic(keys, argv)
   -- that are gone go like this too.
   local trimmed = redis.call('HGET', meta, 'trimmed')
   if trimmed then
-    local ms = tonumber(split_id(trimmed))
-    forgotten = redis.call('ZREMRANGEBYSCORE', cursors, '-inf', '(' .. whole(ms * 1024))
+    -- In parentheses: the sequence would be taken for the number's base.
+    local ms = tonumber((split_id(trimmed)))
+    local behind = redis.call('ZCOUNT', cursors, '-inf', '(' .. whole(ms * 1024))
+    if behind > cursors_page then behind, more = cursors_page, 1 end
+    -- Those with the lowest scores.
+    if behind > 0 then forgotten = redis.call('ZREMRANGEBYRANK', cursors, 0, behind - 1) end
   end
   if redis.call('XLEN', log) == 0 and redis.call('SCARD', followers) == 0 and redis.call('ZCARD', cursors) == 0 then
     redis.call('DEL', log, meta)

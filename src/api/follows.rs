@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::{StreamExt as _, stream};
 use homing_protocol::code::ErrorCode;
 use homing_protocol::limits::BATCH_BYTES_MAX;
 use homing_protocol::name::Name;
@@ -21,6 +22,9 @@ use super::router::ApiState;
 use super::topics::check_count;
 use crate::config::Scope;
 use crate::store::topics::FollowRequest;
+
+/// Users of one request who are changed at once: Redis gets their commands together.
+const CHANGES_AT_ONCE: usize = 64;
 
 #[derive(Serialize)]
 struct ChangeAnswer {
@@ -83,6 +87,19 @@ enum BulkResult<'a> {
     Problem(BatchProblem<'a>),
 }
 
+async fn change_named<'a>(
+    api: &ApiState,
+    user: Cow<'a, str>,
+    topic: &Name,
+    follow: bool,
+) -> (Cow<'a, str>, Result<bool, Problem>) {
+    let outcome = match Name::parse(&user) {
+        Ok(name) => change(api, &name, std::slice::from_ref(topic), follow).await,
+        Err(error) => Err(Problem::new(ErrorCode::BadName, error.to_string())),
+    };
+    (user, outcome)
+}
+
 /// Makes many users follow a topic, or follow it no more: 200 with one result for each, in order.
 pub(super) async fn change_many(api: &ApiState, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
@@ -92,15 +109,14 @@ pub(super) async fn change_many(api: &ApiState, request: Request) -> Result<Resp
     let (body, _held) = body::read_json(&parts.headers, body, limits, &api.bodies).await?;
     let request: BulkRequest<'_> = body::parse_object(&body)?;
     check_count("add and remove", request.add.len() + request.remove.len())?;
-    let adding = request.add.into_iter().map(|user| (user, true));
-    let removing = request.remove.into_iter().map(|user| (user, false));
     let mut outcomes = Vec::new();
-    for (user, follow) in adding.chain(removing) {
-        let outcome = match Name::parse(&user.0) {
-            Ok(name) => change(api, &name, std::slice::from_ref(&topic), follow).await,
-            Err(error) => Err(Problem::new(ErrorCode::BadName, error.to_string())),
-        };
-        outcomes.push((user.0, outcome));
+    // One list after the other: somebody who is in both is left.
+    for (users, follow) in [(request.add, true), (request.remove, false)] {
+        let mut changes = Vec::with_capacity(users.len());
+        for user in users {
+            changes.push(change_named(api, user.0, &topic, follow));
+        }
+        outcomes.extend(stream::iter(changes).buffered(CHANGES_AT_ONCE).collect::<Vec<_>>().await);
     }
     let results = outcomes.iter().map(|(user, outcome)| match outcome {
         Ok(changed) => BulkResult::Done { status: 200, user: Cow::Borrowed(user.as_ref()), changed: *changed },

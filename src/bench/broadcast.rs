@@ -6,6 +6,7 @@ use homing_protocol::topic::Topic;
 
 use super::BenchError;
 use super::clock::{now_us, us};
+use super::costs;
 use super::deliver::{START_DELAY, memory_figures};
 use super::latency::Latencies;
 use super::options::{BroadcastOptions, ClientsOptions};
@@ -85,20 +86,8 @@ pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchErro
         &stage.crew.latencies,
     );
     stage::percentiles(&mut findings, "Until the last device has it", "last", &slowest);
-    let each = |before: Option<Duration>, after: Option<Duration>| {
-        Some(after?.saturating_sub(before?).as_secs_f64() * 1_000_000.0 / total.unique.max(1) as f64)
-    };
     let group = "CPU for each device that received and acknowledged a broadcast";
-    let parts = [
-        ("cpu_nodes", "nodes", each(before.nodes_cpu, after.nodes_cpu)),
-        ("cpu_redis", "Redis", each(before.redis_cpu, after.redis_cpu)),
-        ("cpu_workers", "this load client", each(Some(before.workers_cpu), Some(after.workers_cpu))),
-    ];
-    for (key, name, value) in parts {
-        if let Some(value) = value {
-            findings.figure(group, key, name, value, Unit::Microseconds);
-        }
-    }
+    costs::cpu_each(&mut findings, (group, ""), (&before, &after), total.unique);
     memory_figures(&mut findings, &after);
     let lost = expected.saturating_sub(total.unique);
     for (key, name, value) in [

@@ -1,13 +1,10 @@
 //! The cluster that is measured: one of our own, made for the measurement and thrown away, or somebody's.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
-
 use super::BenchError;
+use super::node::{Node, NodeSettings, Ports};
 use super::options::{ClusterOptions, NodeCount};
 use super::process::{self, Memory};
 use super::worker::orders::{Producer, Target, Tokens};
@@ -22,22 +19,11 @@ use crate::store::{Embedded, EmbeddedConfig, EmbeddedError};
 /// Linux's 28,232 ephemeral ports, beyond which each connection from one address tries all ports of one parity in vain
 /// first, so that clients use up the machine.
 pub(crate) const SOCKETS_MAX: u32 = 14_000;
-/// Time for a node to start.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time between two looks whether it is there.
-const READY_PAUSE: Duration = Duration::from_millis(50);
 /// Memory that is a file system: unlinking the old log on a disk with `discard` stalls whoever does it.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
 /// Folders of measurements are called `homing-bench-<pid>-<random>`.
 const FOLDER_PREFIX: &str = "homing-bench-";
-
-/// A running node of ours.
-struct Node {
-    process: Child,
-    pid: u32,
-    address: SocketAddr,
-}
 
 /// What is measured.
 pub(crate) struct Cluster {
@@ -184,55 +170,24 @@ impl Cluster {
             NodeCount::Auto => devices.div_ceil(SOCKETS_MAX).max(1),
             NodeCount::Count(count) => count,
         };
+        let settings = NodeSettings {
+            redis,
+            folder,
+            shards: options.shards.get(),
+            prefix: options.prefix.clone(),
+            further: options.serve_args.clone(),
+            api_key: cluster.api_key.clone().unwrap_or_default(),
+            jwt_secret: cluster.tokens.secret.clone(),
+        };
+        let mut ports = Ports::from(options.ports);
         for number in 0..nodes {
-            let node = cluster.launch(&folder, number, &redis, options)?;
-            cluster.nodes.push(node);
+            cluster.nodes.push(Node::launch(number, &settings, &mut ports)?);
         }
         for node in &mut cluster.nodes {
-            let target = Target {
-                host: node.address.ip().to_string(),
-                port: node.address.port(),
-                path: String::new(),
-                is_tls: false,
-            };
-            wait_ready(&target, &mut node.process, &folder).await?;
-            cluster.targets.push(target);
+            node.wait_ready(&settings, &mut ports).await?;
+            cluster.targets.push(node.target());
         }
         Ok(cluster)
-    }
-
-    fn launch(&self, folder: &Path, number: u32, redis: &str, options: &ClusterOptions) -> Result<Node, BenchError> {
-        let (address, admin) = (free_address()?, free_address()?);
-        let log = std::fs::File::create(folder.join(format!("node-{number}.log")));
-        let log = log.map_err(BenchError::broken(folder.display()))?;
-        let errors = log.try_clone().map_err(BenchError::broken(folder.display()))?;
-        let mut command = Command::new(this_program());
-        // What the caller has set for a server of their own must not change what is measured.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HOMING_") {
-                command.env_remove(name);
-            }
-        }
-        let process = command
-            .args(["bench", "node", "--parent", &std::process::id().to_string(), "--", "--redis", redis])
-            .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
-            .args(["--node-id", &format!("bench-{number}"), "--shards", &options.shards.to_string()])
-            .args(["--prefix", &self.prefix])
-            // Limits against abuse: few users at a high rate would meet them.
-            .args(["--frames-per-second", "1000000", "--frames-burst", "1000000"])
-            .args(&options.serve_args)
-            .env("HOMING_API_KEY", self.api_key.as_deref().unwrap_or_default())
-            .env("HOMING_JWT_SECRET", &self.tokens.secret)
-            .current_dir(folder)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(BenchError::broken("a node cannot be started"))?;
-        let pid = process.id().ok_or_else(|| BenchError::Broken("a node ended at once".to_owned()))?;
-        Ok(Node { process, pid, address })
     }
 
     /// Whether nodes are ours, so that their CPU and memory can be seen.
@@ -271,6 +226,12 @@ impl Cluster {
         }
     }
 
+    /// The key for calls of the API.
+    pub(crate) fn api_key(&self) -> Result<&str, BenchError> {
+        let missing = || BenchError::Configuration("calls of the API need --api-key-file".to_owned());
+        self.api_key.as_deref().ok_or_else(missing)
+    }
+
     /// Producers by XADD.
     pub(crate) fn by_xadd(&self) -> Result<Producer, BenchError> {
         match &self.redis {
@@ -281,12 +242,12 @@ impl Cluster {
 
     /// CPU time of all nodes.
     pub(crate) fn nodes_cpu(&self) -> Option<Duration> {
-        self.is_own().then(|| self.nodes.iter().filter_map(|node| process::cpu(node.pid)).sum())
+        self.is_own().then(|| self.nodes.iter().filter_map(|node| process::cpu(node.pid())).sum())
     }
 
     /// Memory of all nodes.
     pub(crate) fn nodes_memory(&self) -> Memory {
-        let memories = self.nodes.iter().map(|node| process::memory(node.pid));
+        let memories = self.nodes.iter().map(|node| process::memory(node.pid()));
         memories.fold(Memory::default(), |sum, memory| Memory {
             resident: sum.resident + memory.resident,
             anonymous: sum.anonymous + memory.anonymous,
@@ -295,20 +256,13 @@ impl Cluster {
 
     /// An error if a node has ended.
     pub(crate) fn check(&mut self) -> Result<(), BenchError> {
-        for (number, node) in self.nodes.iter_mut().enumerate() {
-            if let Ok(Some(status)) = node.process.try_wait() {
-                let log = self.folder.as_deref().map(|folder| log_tail(folder, number)).unwrap_or_default();
-                return Err(BenchError::Broken(format!("node {number} ended: {status}\n{log}")));
-            }
-        }
-        Ok(())
+        self.nodes.iter_mut().try_for_each(Node::check)
     }
 
     /// Ends what was started.
     pub(crate) async fn stop(mut self) {
         for node in &mut self.nodes {
-            // Nobody needs what is in it any more: no drain.
-            let _ = node.process.kill().await;
+            node.kill().await;
         }
         self.redis = None;
         if let Some(embedded) = self.embedded.take() {
@@ -337,34 +291,6 @@ fn remove_leftovers(base: &Path) {
     }
 }
 
-fn free_address() -> Result<SocketAddr, BenchError> {
-    // Another process may take the port before the node does; then the node ends, and says so.
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.map_err(BenchError::broken("no free port"))
-}
-
-fn log_tail(folder: &Path, number: usize) -> String {
-    let log = std::fs::read_to_string(folder.join(format!("node-{number}.log"))).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
-}
-
-async fn wait_ready(target: &Target, process: &mut Child, folder: &Path) -> Result<(), BenchError> {
-    let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
-    loop {
-        if let Ok(Some(status)) = process.try_wait() {
-            return Err(BenchError::Broken(format!("a node ended: {status}\n{}", log_tail(folder, 0))));
-        }
-        if status_of(target, "/readyz").await.is_ok_and(|status| status == 200) {
-            return Ok(());
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(BenchError::Broken(format!("a node is not ready after {READY_TIMEOUT:?}")));
-        }
-        tokio::time::sleep(READY_PAUSE).await;
-    }
-}
-
 /// Whether somebody's node can be reached and is ready.
 async fn probe(target: &Target) -> Result<(), BenchError> {
     let name = format!("{}:{}{}", target.host, target.port, target.path);
@@ -376,7 +302,7 @@ async fn probe(target: &Target) -> Result<(), BenchError> {
     }
 }
 
-async fn status_of(target: &Target, path: &str) -> Result<u16, String> {
+pub(super) async fn status_of(target: &Target, path: &str) -> Result<u16, String> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let scheme = if target.is_tls { "https" } else { "http" };
     let url = format!("{scheme}://{}:{}{}{path}", target.host, target.port, target.path);

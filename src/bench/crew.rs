@@ -252,6 +252,7 @@ impl Crew {
             total.connected += last.connected;
             total.readies += last.readies;
             total.disconnects += last.disconnects;
+            total.retries += last.retries;
             total.sent += last.sent;
             total.accepted += last.accepted;
             total.refused += last.refused;

@@ -22,7 +22,7 @@ pub(crate) const LATENCY: &str = "Latency, from the intended time to the device"
 /// Time between two looks at CPU and memory, at least: reading the memory of a large process takes some time.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// How much later than the last message was meant to be sent everything has usually arrived and was reported.
-const LATE: Duration = Duration::from_millis(500);
+pub(crate) const LATE: Duration = Duration::from_millis(500);
 /// Points of a curve of them, at most.
 const SAMPLES_MAX: u32 = 60;
 
@@ -239,6 +239,8 @@ impl Measured {
         findings.figure(group, "lost", "lost", lost as f64, Unit::Count);
         findings.figure(group, "duplicates", "received twice", counts.duplicates as f64, Unit::Count);
         findings.figure(group, "disconnects", "disconnects", counts.disconnects as f64, Unit::Count);
+        let retries = counts.retries as f64;
+        findings.figure(group, "retries", "connections that failed and were made again", retries, Unit::Count);
         if counts.confirmed > 0 {
             findings.figure(group, "confirmed", "acks confirmed by the server", counts.confirmed as f64, Unit::Count);
         }

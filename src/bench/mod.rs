@@ -5,29 +5,37 @@
 //! *meant* to be sent, so a slow server cannot hide by slowing its load down; and a figure is shown together with what
 //! was lost.
 
+mod appends;
 mod broadcast;
+mod calls;
 mod clock;
 mod cluster;
+mod costs;
 mod crew;
+mod crowd;
 mod deliver;
 mod error;
 mod floor;
+mod follows;
 mod frames;
 mod idle;
 mod latency;
 mod load;
+mod node;
 pub mod options;
 mod outcome;
 mod process;
 mod progress;
 mod replay;
 mod report;
+mod slow;
 mod sockets;
 mod stage;
 mod storm;
 mod suite;
 mod suite_document;
 mod timeline;
+mod topics;
 mod worker;
 
 use std::os::unix::process::CommandExt as _;
@@ -67,6 +75,7 @@ pub async fn run<E: From<BenchError>>(
             BenchCommand::Storm(options) => (storm::run(&options).await?, options.output),
             BenchCommand::Sockets(options) => (sockets::run(&options).await?, options.output),
             BenchCommand::Broadcast(options) => (broadcast::run(&options).await?, options.output),
+            BenchCommand::Topics(options) => (topics::run(&options).await?, options.output),
             BenchCommand::Load(options) => (load::run(&options).await?, options.output),
             BenchCommand::Floor(options) => (floor::run(&options).await?, options.output),
         };

@@ -25,6 +25,8 @@ pub enum BenchCommand {
     Sockets(SocketsOptions),
     /// A message to everybody every few seconds, acknowledged by everybody.
     Broadcast(BroadcastOptions),
+    /// Users who follow many topics each, and messages to topics; with --offline, a topic that a crowd follows from afar.
+    Topics(TopicsOptions),
     /// A plain load on any cluster, until Ctrl-C or for some time.
     Load(LoadOptions),
     /// What bare commands cost Redis: XADD with notification, XREADGROUP, XACK.
@@ -122,6 +124,9 @@ pub struct ClusterOptions {
     /// Nodes to start, a number or auto: one for each 14,000 devices.
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     pub nodes: NodeCount,
+    /// First port of these nodes: each takes the next two that are free, for clients and for metrics [default: any].
+    #[arg(long, value_name = "PORT")]
+    pub ports: Option<u16>,
     /// Shards of each of them.
     #[arg(long, default_value = "1")]
     pub shards: NonZeroU32,
@@ -305,6 +310,57 @@ pub struct BroadcastOptions {
     /// What is done with the figures.
     #[command(flatten)]
     pub output: OutputOptions,
+}
+
+/// `homing bench topics`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TopicsOptions {
+    /// What is measured. An API key needs the scopes manage and read.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Users, each with one device.
+    #[arg(long, default_value = "1000")]
+    pub users: NonZeroU32,
+    /// Topics.
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub topics: u32,
+    /// Topics that each user follows.
+    #[arg(long, default_value = "100")]
+    pub each: NonZeroU32,
+    /// Followers of one more topic who never connect: what a message to it costs is measured without and with them.
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub offline: u32,
+    /// Processes that hold the clients [default: one for each 14,000].
+    #[arg(long)]
+    pub workers: Option<NonZeroU32>,
+    /// Connections that are opened each second at the beginning.
+    #[arg(long, default_value = "2000", value_name = "PER SECOND")]
+    pub connect_rate: NonZeroU32,
+    /// How long sessions then come to rest: their early sweeps are over after 8 s.
+    #[arg(long, default_value = "10s")]
+    pub rest: Span,
+    /// Messages each second, each to a topic by lot.
+    #[arg(long, default_value = "1000", value_parser = rate)]
+    pub rate: f64,
+    /// Bytes of payload.
+    #[arg(long, default_value = "100", value_parser = size)]
+    pub size: usize,
+    /// How long is measured.
+    #[arg(long, default_value = "30s")]
+    pub time: Span,
+    /// How long messages flow before that.
+    #[arg(long, default_value = "3s")]
+    pub warm_up: Span,
+    /// What is done with the figures.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(Rate::PerSecond(rate)) => Ok(rate),
+        _ => Err("expected a number of messages each second".to_owned()),
+    }
 }
 
 /// `homing bench sockets`.

@@ -20,6 +20,9 @@ use crate::store::{StoreError, Wire, topics};
 
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Commands of sessions in one pipeline, about: Redis takes some milliseconds for them. A thousand users who log in at
+/// once, with a hundred topics each, have two hundred times as many as sessions, and nobody else should wait for all.
+const COMMANDS_MAX: usize = 4_096;
 /// Trims in one pipeline at most: each costs Redis some microseconds in one go.
 const TRIMS_MAX: usize = 64;
 
@@ -141,11 +144,9 @@ impl Shard {
     /// Adds what sessions want; answers how many reads are among it.
     fn fill(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) -> usize {
         let (mut reads, mut read_bytes) = (0, 0);
-        let mut batch = std::mem::take(&mut self.batch);
-        self.queue.take(&mut batch);
-        items.reserve(batch.len());
+        items.reserve(self.queue.begin());
         while read_bytes <= READ_BYTES_MAX {
-            let Some(key) = batch.pop_front() else { break };
+            let Some(key) = self.queue.next(pipeline.len() >= COMMANDS_MAX) else { break };
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.queued = false;
             held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
@@ -171,8 +172,7 @@ impl Shard {
         }
         let groups = self.cursor_writes.encode(self.store.keys(), pipeline);
         items.extend(groups.into_iter().map(Item::Cursors));
-        self.queue.put_back(&mut batch);
-        self.batch = batch;
+        self.queue.end();
         reads
     }
 
@@ -384,7 +384,7 @@ impl Shard {
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}
-            Order::Feed(Wish::Head(topic) | Wish::Read(topic, _)) => {
+            Order::Feed(Wish::Head(topic) | Wish::Read { topic, .. }) => {
                 self.feeds.answered(&topic, None, false);
             }
             Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. }

@@ -8,10 +8,10 @@ use homing_protocol::name::Name;
 use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
 use homing_protocol::topic::Topic;
 
-use super::feeds::{READ_COUNT, Wish};
+use super::feeds::Wish;
 use super::pipeline;
 use super::sessions::SessionKey;
-use super::shard::{Shard, millis};
+use super::shard::{Shard, TICK_MS, millis};
 use crate::store::keys::cursor_score;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
@@ -109,21 +109,21 @@ impl Shard {
             Wish::Head(topic) => {
                 pipeline.command(3).arg("XINFO").arg("STREAM").arg(keys.name(Key::Log(topic)));
             }
-            Wish::Read(topic, after) => {
+            Wish::Read { topic, after, count } => {
                 let mut read = pipeline.command(6);
                 read.arg("XRANGE").arg(keys.name(Key::Log(topic))).arg(pipeline::after(*after)).arg("+");
-                read.arg("COUNT").number(READ_COUNT);
+                read.arg("COUNT").number(*count);
             }
         }
     }
 
     pub(super) fn complete_wish(&mut self, wish: Wish, value: Value<'_>, now: Now) {
         let topic = match &wish {
-            Wish::Head(topic) | Wish::Read(topic, _) => topic.clone(),
+            Wish::Head(topic) | Wish::Read { topic, .. } => topic.clone(),
         };
         let outcome = match wish {
             Wish::Head(_) => self.complete_head(&topic, value, now),
-            Wish::Read(_, after) => self.complete_feed(&topic, after, value, now),
+            Wish::Read { after, count, .. } => self.complete_feed(&topic, (after, count), value, now),
         };
         if let Err(error) = outcome {
             self.feeds.answered(&topic, None, false);
@@ -143,7 +143,13 @@ impl Shard {
         Ok(())
     }
 
-    fn complete_feed(&mut self, topic: &Topic, after: EntryId, value: Value<'_>, now: Now) -> Result<(), StoreError> {
+    fn complete_feed(
+        &mut self,
+        topic: &Topic,
+        (after, count): (EntryId, u64),
+        value: Value<'_>,
+        now: Now,
+    ) -> Result<(), StoreError> {
         let entries = replies::entries(value)?;
         let Some(last) = entries.last().map(|entry| entry.id) else {
             self.feeds.answered(topic, Some(after), false);
@@ -152,7 +158,9 @@ impl Shard {
         self.observer.topic_entries.increment(entries.len() as u64);
         let config = self.session_config.clone();
         let batch = TopicBatch::new(topic.clone(), after, &entries, config.payload_bytes_max, config.frame_bytes_max);
-        self.feeds.answered(topic, Some(last), entries.len() as u64 >= READ_COUNT);
+        self.feeds.answered(topic, Some(last), entries.len() as u64 >= count);
+        let bytes: usize = entries.iter().flat_map(|entry| &entry.fields).map(|(_, value)| value.len()).sum();
+        self.feeds.saw(topic, (bytes / entries.len()) as u64);
         self.shared_frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
         for key in self.feeds.followers(topic) {
             let Some(held) = self.sessions.get_mut(key) else { continue };
@@ -177,8 +185,10 @@ impl Shard {
             self.feeds.retry();
         }
         if now.mono_ms >= self.feeds.sweep_at_ms {
-            self.feeds.sweep_at_ms = now.mono_ms + millis(self.limits.sweep);
-            self.feeds.lose_hints();
+            let sweep_ms = millis(self.limits.sweep);
+            self.feeds.sweep_at_ms = now.mono_ms + sweep_ms;
+            self.feeds.begin_sweep(sweep_ms / TICK_MS);
         }
+        self.feeds.sweep();
     }
 }

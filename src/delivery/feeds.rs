@@ -1,6 +1,6 @@
 //! The topics that sessions of one shard follow: each is read once, whoever many follow it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use homing_protocol::id::EntryId;
 use homing_protocol::topic::Topic;
@@ -8,7 +8,14 @@ use homing_protocol::topic::Topic;
 use super::sessions::SessionKey;
 
 /// Entries that are read from a topic at once.
-pub(super) const READ_COUNT: u64 = 256;
+const READ_COUNT: u64 = 256;
+/// Bytes that they have together, as far as can be foreseen.
+const READ_BYTES_MAX: u64 = 1024 * 1024;
+/// And all reads of one pipeline. Reads of large entries, or of many topics at once, as after the loss of a link, take
+/// several pipelines, and those who want something else meanwhile do not wait for all of them.
+const PIPELINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What an entry is taken to have until one was seen.
+const ENTRY_BYTES: u64 = 256;
 
 /// One topic.
 #[derive(Debug)]
@@ -22,7 +29,16 @@ struct Feed {
     dirty: bool,
     /// A question or a read is on its way.
     asking: bool,
+    /// Bytes of an entry, on the average of those that were read last.
+    entry_bytes: u64,
     followers: HashSet<SessionKey>,
+}
+
+impl Feed {
+    /// How many entries are read at once.
+    fn count(&self) -> u64 {
+        (READ_BYTES_MAX / self.entry_bytes.max(1)).clamp(1, READ_COUNT)
+    }
 }
 
 /// What a feed wants of Redis.
@@ -30,8 +46,13 @@ struct Feed {
 pub(super) enum Wish {
     /// The last id that the log has given out.
     Head(Topic),
-    /// What comes after this entry.
-    Read(Topic, EntryId),
+    /// What comes after an entry.
+    Read {
+        topic: Topic,
+        after: EntryId,
+        /// Entries at most.
+        count: u64,
+    },
 }
 
 /// All topics of a shard.
@@ -42,7 +63,10 @@ pub(super) struct Feeds {
     pub(super) added: Vec<Topic>,
     pub(super) dropped: Vec<Topic>,
     /// Feeds that may want something.
-    waiting: Vec<Topic>,
+    waiting: VecDeque<Topic>,
+    /// Feeds that the sweep has not come to, and how many it takes with each tick.
+    sweeping: Vec<Topic>,
+    sweep_share: usize,
     /// Feeds that Redis refused; they are asked for again after a while, and hold up no other.
     failed: Vec<Topic>,
     pub(super) retry_at_ms: u64,
@@ -60,6 +84,7 @@ impl Feeds {
                 head: None,
                 dirty: false,
                 asking: false,
+                entry_bytes: ENTRY_BYTES,
                 followers: HashSet::new(),
             }
         });
@@ -92,7 +117,7 @@ impl Feeds {
     pub(super) fn wake(&mut self, topic: &str) {
         let Some(feed) = self.feeds.get_mut(topic) else { return };
         if !std::mem::replace(&mut feed.dirty, true) {
-            self.waiting.push(feed.topic.clone());
+            self.waiting.push_back(feed.topic.clone());
         }
     }
 
@@ -101,14 +126,31 @@ impl Feeds {
         let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return };
         feed.subscribed = true;
         feed.dirty = true;
-        self.waiting.push(topic.clone());
+        self.waiting.push_back(topic.clone());
     }
 
     /// Wake-ups may have been lost.
     pub(super) fn lose_hints(&mut self) {
         for feed in self.feeds.values_mut() {
             feed.dirty = true;
-            self.waiting.push(feed.topic.clone());
+            self.waiting.push_back(feed.topic.clone());
+        }
+    }
+
+    /// Begins to look at all topics, a share of them with each of so many ticks: no wake-up is relied upon for longer.
+    pub(super) fn begin_sweep(&mut self, ticks: u64) {
+        if self.sweeping.is_empty() {
+            self.sweeping = self.topics().cloned().collect();
+            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).max(1);
+            self.sweep_share = self.sweeping.len().div_ceil(ticks);
+        }
+    }
+
+    /// A tick of the sweep.
+    pub(super) fn sweep(&mut self) {
+        let begin = self.sweeping.len().saturating_sub(self.sweep_share);
+        for topic in self.sweeping.split_off(begin) {
+            self.wake(topic.as_str());
         }
     }
 
@@ -129,7 +171,7 @@ impl Feeds {
 
     /// Asks again for what was refused.
     pub(super) fn retry(&mut self) {
-        self.waiting.append(&mut self.failed);
+        self.waiting.extend(self.failed.drain(..));
     }
 
     pub(super) fn has_wishes(&self) -> bool {
@@ -138,8 +180,9 @@ impl Feeds {
 
     /// What feeds want in the next pipeline.
     pub(super) fn take_wishes(&mut self) -> Vec<Wish> {
-        let mut wishes = Vec::new();
-        for topic in self.waiting.drain(..) {
+        let (mut wishes, mut bytes) = (Vec::new(), 0);
+        while bytes < PIPELINE_BYTES_MAX {
+            let Some(topic) = self.waiting.pop_front() else { break };
             let Some(feed) = self.feeds.get_mut(topic.as_str()) else { continue };
             if !feed.subscribed || !feed.dirty || feed.asking {
                 continue;
@@ -147,12 +190,21 @@ impl Feeds {
             feed.asking = true;
             // Cleared when the read is sent: what is appended after it wakes us again.
             feed.dirty = false;
+            let count = feed.count();
+            bytes += count * feed.entry_bytes;
             wishes.push(match feed.head {
                 None => Wish::Head(topic),
-                Some(head) => Wish::Read(topic, head),
+                Some(after) => Wish::Read { topic, after, count },
             });
         }
         wishes
+    }
+
+    /// So large were the entries of a topic that were read, on the average.
+    pub(super) fn saw(&mut self, topic: &Topic, entry_bytes: u64) {
+        if let Some(feed) = self.feeds.get_mut(topic.as_str()) {
+            feed.entry_bytes = entry_bytes.max(1);
+        }
     }
 
     /// A wish came back. `seen`: up to where the log was seen now, `None` if that was refused; `more`: it may hold more;
@@ -164,7 +216,7 @@ impl Feeds {
         if seen.is_none() {
             self.failed.push(topic.clone());
         } else if feed.dirty {
-            self.waiting.push(topic.clone());
+            self.waiting.push_back(topic.clone());
         }
         let is_first = feed.head.is_none() && seen.is_some();
         feed.head = seen.or(feed.head);
@@ -175,6 +227,10 @@ impl Feeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(topic: &Topic, after: EntryId) -> Wish {
+        Wish::Read { topic: topic.clone(), after, count: READ_COUNT }
+    }
 
     #[test]
     fn a_topic_is_read_once_however_many_follow_it() {
@@ -191,7 +247,7 @@ mod tests {
         assert_eq!(feeds.take_wishes(), [], "one at a time");
         let head = EntryId { ms: 5, seq: 0 };
         assert!(feeds.answered(&topic, Some(head), false));
-        assert_eq!(feeds.take_wishes(), [Wish::Read(topic.clone(), head)], "the wake-up was not forgotten");
+        assert_eq!(feeds.take_wishes(), [read(&topic, head)], "the wake-up was not forgotten");
         assert!(!feeds.answered(&topic, Some(head), false));
         assert_eq!(feeds.take_wishes(), []);
         assert_eq!(feeds.follow(&topic, SessionKey::of(9)), Some(head));
@@ -208,7 +264,7 @@ mod tests {
         feeds.answered(&bad, None, false);
         feeds.answered(&good, Some(EntryId::MIN), false);
         feeds.wake("good");
-        assert_eq!(feeds.take_wishes(), [Wish::Read(good.clone(), EntryId::MIN)]);
+        assert_eq!(feeds.take_wishes(), [read(&good, EntryId::MIN)]);
         assert!(!feeds.has_wishes(), "not asked for again at once");
         feeds.retry();
         assert_eq!(feeds.take_wishes(), [Wish::Head(bad)]);
@@ -222,5 +278,61 @@ mod tests {
         assert!(feeds.dropped.is_empty());
         feeds.unfollow(&topic, SessionKey::of(1));
         assert_eq!(feeds.dropped, [topic]);
+    }
+
+    /// So many topics, all of them seen up to 5-0 and at rest.
+    fn feeds_at_rest(count: u32) -> (Feeds, Vec<Topic>) {
+        let mut feeds = Feeds::default();
+        let topics: Vec<Topic> = (0..count).map(|number| Topic::parse(&format!("t{number}")).unwrap()).collect();
+        for topic in &topics {
+            feeds.follow(topic, SessionKey::of(1));
+            feeds.subscribed(topic);
+        }
+        while feeds.has_wishes() {
+            feeds.take_wishes();
+        }
+        for topic in &topics {
+            feeds.answered(topic, Some(EntryId { ms: 5, seq: 0 }), false);
+        }
+        (feeds, topics)
+    }
+
+    #[test]
+    fn the_sweep_comes_to_every_topic_once_and_to_few_at_a_time() {
+        let (mut feeds, topics) = feeds_at_rest(10_000);
+        feeds.begin_sweep(1_200);
+        let mut seen = HashSet::new();
+        for _ in 0..1_200 {
+            feeds.sweep();
+            let wishes = feeds.take_wishes();
+            assert!(wishes.len() <= 9, "{}", wishes.len());
+            for wish in wishes {
+                let Wish::Read { topic, after, .. } = wish else { panic!("{wish:?}") };
+                feeds.answered(&topic, Some(after), false);
+                assert!(seen.insert(topic));
+            }
+        }
+        assert_eq!(seen.len(), topics.len());
+    }
+
+    #[test]
+    fn a_pipeline_reads_no_more_than_its_part_and_the_next_goes_on() {
+        let (mut feeds, topics) = feeds_at_rest(10_000);
+        feeds.lose_hints();
+        let mut pipelines = 0;
+        while feeds.has_wishes() {
+            let wishes = feeds.take_wishes();
+            assert!(wishes.len() <= 256, "{}", wishes.len());
+            pipelines += 1;
+        }
+        assert!(pipelines >= topics.len() / 256, "{pipelines}");
+        for topic in &topics[..100] {
+            feeds.answered(topic, Some(EntryId::MIN), false);
+            feeds.saw(topic, 64 * 1024);
+            feeds.wake(topic.as_str());
+        }
+        let wishes = feeds.take_wishes();
+        assert!(wishes.iter().all(|wish| matches!(wish, Wish::Read { count: 16, .. })), "{wishes:?}");
+        assert_eq!(wishes.len(), 16);
     }
 }

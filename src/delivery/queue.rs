@@ -15,8 +15,14 @@ pub(super) const OWNER_CHANGES_MAX: usize = 64;
 pub(super) struct Queue {
     present: VecDeque<SessionKey>,
     changing: VecDeque<SessionKey>,
-    /// Of the batch taken last, the sessions at its end that attach or release.
-    changing_taken: usize,
+    /// Those for the pipeline that is being put together; empty between.
+    next: Next,
+}
+
+#[derive(Debug, Default)]
+struct Next {
+    present: VecDeque<SessionKey>,
+    changing: VecDeque<SessionKey>,
 }
 
 impl Queue {
@@ -33,21 +39,27 @@ impl Queue {
         self.present.iter().chain(&self.changing)
     }
 
-    /// Those for one pipeline, oldest first; the rest stays. Both kinds move on with each pipeline, so that neither
-    /// waits for ever.
-    pub(super) fn take(&mut self, batch: &mut VecDeque<SessionKey>) {
+    /// Sets those for one pipeline apart, oldest first; how many there are. Both kinds move on with each pipeline, so that
+    /// neither waits for ever.
+    pub(super) fn begin(&mut self) -> usize {
         let changing = self.changing.len().min(OWNER_CHANGES_MAX);
         let present = self.present.len().min(SESSIONS_MAX - changing);
-        batch.extend(self.present.drain(..present));
-        batch.extend(self.changing.drain(..changing));
-        self.changing_taken = changing;
+        self.next.present.extend(self.present.drain(..present));
+        self.next.changing.extend(self.changing.drain(..changing));
+        present + changing
     }
 
-    /// Puts back, in front of all others of its kind, what of the last batch did not fit.
-    pub(super) fn put_back(&mut self, batch: &mut VecDeque<SessionKey>) {
-        let present = batch.len().saturating_sub(self.changing_taken);
-        batch.drain(present..).rev().for_each(|key| self.changing.push_front(key));
-        batch.drain(..).rev().for_each(|key| self.present.push_front(key));
+    /// The next one of those. `is_long`: the pipeline has commands enough, so that of those that are there no more join
+    /// it.
+    pub(super) fn next(&mut self, is_long: bool) -> Option<SessionKey> {
+        let present = if is_long { None } else { self.next.present.pop_front() };
+        present.or_else(|| self.next.changing.pop_front())
+    }
+
+    /// Puts back, in front of all others of its kind, what did not fit.
+    pub(super) fn end(&mut self) {
+        self.next.present.drain(..).rev().for_each(|key| self.present.push_front(key));
+        self.next.changing.drain(..).rev().for_each(|key| self.changing.push_front(key));
     }
 }
 
@@ -56,9 +68,10 @@ mod tests {
     use super::*;
 
     fn taken(queue: &mut Queue) -> Vec<SessionKey> {
-        let mut batch = VecDeque::new();
-        queue.take(&mut batch);
-        batch.into()
+        queue.begin();
+        let all = std::iter::from_fn(|| queue.next(false)).collect();
+        queue.end();
+        all
     }
 
     // Ten thousand clients come back at once: a message for somebody who is there must not wait for their attaches.
@@ -94,9 +107,8 @@ mod tests {
         for index in 0..200 {
             queue.push(SessionKey::of(index), true);
         }
-        let mut batch = VecDeque::new();
-        queue.take(&mut batch);
-        queue.put_back(&mut batch);
+        queue.begin();
+        queue.end();
         assert_eq!(taken(&mut queue), (0..OWNER_CHANGES_MAX as u32).map(SessionKey::of).collect::<Vec<_>>());
     }
 
@@ -104,12 +116,24 @@ mod tests {
     fn what_did_not_fit_comes_first_next_time() {
         let mut queue = Queue::default();
         (0..3).for_each(|index| queue.push(SessionKey::of(index), false));
-        let mut batch = VecDeque::new();
-        queue.take(&mut batch);
-        batch.pop_front();
+        queue.begin();
+        assert_eq!(queue.next(false), Some(SessionKey::of(0)));
         queue.push(SessionKey::of(3), false);
-        queue.put_back(&mut batch);
+        queue.end();
         assert_eq!(taken(&mut queue), [1, 2, 3].map(SessionKey::of));
         assert!(queue.is_empty());
+    }
+
+    // A thousand users with a hundred topics each: their cursors take many pipelines, and whoever comes then is let in.
+    #[test]
+    fn sessions_that_arrive_move_on_also_while_those_that_are_there_have_more_than_a_pipeline_carries() {
+        let mut queue = Queue::default();
+        (0..3).for_each(|index| queue.push(SessionKey::of(index), false));
+        queue.push(SessionKey::of(9), true);
+        queue.begin();
+        assert_eq!(queue.next(false), Some(SessionKey::of(0)));
+        assert_eq!((queue.next(true), queue.next(true)), (Some(SessionKey::of(9)), None));
+        queue.end();
+        assert_eq!(taken(&mut queue), [1, 2].map(SessionKey::of));
     }
 }

@@ -4,7 +4,6 @@
 //! keeps one pipeline in flight; what becomes due meanwhile gathers in a queue and makes up the next one.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -104,8 +103,6 @@ pub struct Shard {
     pub(super) woken: Vec<SessionKey>,
     /// Sessions that want to be in the next pipeline.
     pub(super) queue: Queue,
-    /// Those that are being put into a pipeline; empty between.
-    pub(super) batch: VecDeque<SessionKey>,
     /// Sessions whose acks gather; all join the next pipeline, which goes at this time at the latest.
     pub(super) coalescing: Vec<SessionKey>,
     pub(super) flush_at: Option<TokioInstant>,
@@ -201,7 +198,6 @@ impl Shard {
             nonce: 0,
             woken: Vec::new(),
             queue: Queue::default(),
-            batch: VecDeque::new(),
             coalescing: Vec::new(),
             flush_at: None,
             orders: Vec::new(),

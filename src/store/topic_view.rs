@@ -1,5 +1,6 @@
 //! What producers ask about topics: who follows, and who has acknowledged what.
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
@@ -12,6 +13,9 @@ use super::keys::{Key, KeySpace, cursor_score};
 use super::replies::{self, Value};
 use super::resp::Commands;
 use super::topics::{self, FollowRequest};
+
+/// Users who are looked at together: Redis gets their commands at once.
+const STATES_AT_ONCE: usize = 64;
 
 /// A page of names, and where the next one begins; `None` after the last.
 pub type NamesPage = (Vec<Name>, Option<String>);
@@ -117,24 +121,25 @@ impl Store {
         id: EntryId,
         users: Vec<Name>,
     ) -> Result<Vec<FollowerState>, StoreError> {
-        let (keys, mut states) = (self.keys(), Vec::with_capacity(users.len()));
-        for user in users {
-            let devices: Vec<String> = self.query(redis::cmd("HKEYS").arg(keys.name(Key::Devices(&user)))).await?;
-            let devices: Vec<Name> = devices.iter().filter_map(|device| Name::parse(device).ok()).collect();
-            if devices.is_empty() {
-                states.push(FollowerState { user, devices: Vec::new() });
-                continue;
-            }
-            let mut scores = redis::cmd("ZMSCORE");
-            scores.arg(keys.name(Key::Cursors(topic)));
-            for device in &devices {
-                scores.arg(KeySpace::cursor_member(&user, device));
-            }
-            let scores: Vec<Option<f64>> = self.query(&scores).await?;
-            let acked = scores.iter().map(|score| score.is_some_and(|score| score >= cursor_score(id) as f64));
-            states.push(FollowerState { user, devices: devices.into_iter().zip(acked).collect() });
+        let states = users.into_iter().map(|user| self.follower_state(topic, id, user));
+        stream::iter(states).buffered(STATES_AT_ONCE).try_collect().await
+    }
+
+    async fn follower_state(&self, topic: &Topic, id: EntryId, user: Name) -> Result<FollowerState, StoreError> {
+        let keys = self.keys();
+        let devices: Vec<String> = self.query(redis::cmd("HKEYS").arg(keys.name(Key::Devices(&user)))).await?;
+        let devices: Vec<Name> = devices.iter().filter_map(|device| Name::parse(device).ok()).collect();
+        if devices.is_empty() {
+            return Ok(FollowerState { user, devices: Vec::new() });
         }
-        Ok(states)
+        let mut scores = redis::cmd("ZMSCORE");
+        scores.arg(keys.name(Key::Cursors(topic)));
+        for device in &devices {
+            scores.arg(KeySpace::cursor_member(&user, device));
+        }
+        let scores: Vec<Option<f64>> = self.query(&scores).await?;
+        let acked = scores.iter().map(|score| score.is_some_and(|score| score >= cursor_score(id) as f64));
+        Ok(FollowerState { user, devices: devices.into_iter().zip(acked).collect() })
     }
 
     /// Up to `count` messages of a topic after an entry.

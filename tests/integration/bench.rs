@@ -1,5 +1,6 @@
 //! `homing bench` on real processes: what it counts is what happened, and nothing of it stays behind.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::process::Command;
 
 use crate::harness::folder::Folder;
 use crate::harness::node::API_KEY;
+use crate::harness::port::free_port;
 use crate::harness::token::SECRET;
 use crate::harness::{Node, NodeOptions, Redis, RedisOptions, eventually};
 
@@ -104,6 +106,40 @@ async fn sockets_are_spread_over_nodes_and_workers() {
     let found = findings(&[&args[..], &["--nodes", "2", "--workers", "3"]].concat()).await;
     assert_whole(&found, 1.0);
     assert!((70.0..=90.0).contains(&figure(&found, "sent")), "{found:#}");
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_is_passed_over() {
+    let port = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("it was free");
+    let found =
+        findings(&["idle", "--users", "3", "--steps", "1", "--time", "200ms", "--ports", &port.to_string()]).await;
+    assert_eq!(figure(&found, "connected"), 3.0, "{found:#}");
+    drop(taken);
+}
+
+#[tokio::test]
+async fn topics_count_every_message_at_every_follower_also_beside_a_crowd_that_is_away() {
+    let args = ["topics", "--users", "30", "--topics", "60", "--each", "10", "--rate", "100", "--time", "1s"];
+    let found =
+        findings(&[&args[..], &["--warm-up", "200ms", "--rest", "2s", "--workers", "2", "--offline", "3000"]].concat())
+            .await;
+    for suffix in ["", "_alone", "_crowd"] {
+        let value = |key: &str| figure(&found, &format!("{key}{suffix}"));
+        assert_eq!((value("lost"), value("duplicates")), (0.0, 0.0), "{found:#}");
+        // Of 60 topics, each of 30 users follows 10: five followers on the average. All 30 have the last topic.
+        let followers = value("received") / value("messages");
+        let range = if suffix.is_empty() { 4.0..=6.0 } else { 30.0..=30.0 };
+        assert!(range.contains(&followers), "{followers} followers{suffix}");
+        assert!(figure(&found, &format!("latency{suffix}_p50")) > 0.0 && value("cpu_nodes") > 0.0, "{found:#}");
+    }
+    assert_eq!((figure(&found, "messages"), figure(&found, "disconnects")), (120.0, 0.0), "{found:#}");
+    // What Redis keeps of somebody who is away: the names and some pointers.
+    for key in ["memory_cursor_crowd", "memory_follower_crowd", "memory_follow_crowd"] {
+        assert!((20.0..300.0).contains(&figure(&found, key)), "{key} in {found:#}");
+    }
+    // Ten topics, each with cursor and trim; the log's end and a subscription for those that are new to the node.
+    assert!((20.0..200.0).contains(&figure(&found, "login_commands")), "{found:#}");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ pub(crate) async fn live(fleet: Rc<Fleet>, index: u32) {
         };
         match trouble {
             Trouble::Fatal(fatal) => return fleet.tally.borrow_mut().fatal(fatal),
-            Trouble::Passing(what) => fleet.tally.borrow_mut().trouble(&what),
+            Trouble::Passing(what) => fleet.tally.borrow_mut().retry(&what),
         }
         tokio::time::sleep(pause.mul_f64(1.0 - 0.5 * fleet.random())).await;
         pause = (pause * 2).min(RETRY_PAUSE_MAX);

@@ -71,6 +71,7 @@ pub(crate) async fn produce(
             Err(error) => {
                 let trouble = format!("publishing: {error}");
                 users.iter().for_each(|user| fleet.answered(*user, Some(&trouble)));
+                fleet.tally.borrow_mut().counts.retries += 1;
                 connection.stream = None;
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

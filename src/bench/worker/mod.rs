@@ -79,6 +79,7 @@ async fn work(fleet: Rc<Fleet>, mut input: Lines<BufReader<Receiver>>, mut outpu
                     fleet.disconnect();
                 }
                 Some(Ok(Order::Hush)) => publishing.abort_all(),
+                Some(Ok(Order::MeasureFrom { at_us })) => fleet.measured_from_us.set(at_us),
                 Some(Ok(Order::SinceConnect)) => fleet.is_since_connect.set(true),
                 Some(Ok(Order::Publish(order))) => publish(&fleet, order, &mut publishing),
             },

@@ -77,6 +77,8 @@ pub(crate) enum Order {
     Publish(Publishing),
     /// Publish no more.
     Hush,
+    /// Latencies of messages count from this intended time on.
+    MeasureFrom { at_us: u64 },
     /// Take latencies of messages from here on as since their device's connection was due.
     SinceConnect,
 }
@@ -113,6 +115,8 @@ pub(crate) struct Report {
     pub(crate) readies: u64,
     /// Connections that were lost without an order.
     pub(crate) disconnects: u64,
+    /// Connections, of devices and producers, that failed and were tried again.
+    pub(crate) retries: u64,
     /// Why attempts to connect failed or connections were lost, with counts.
     pub(crate) troubles: BTreeMap<String, u64>,
     /// An error that no retry helps against.

@@ -27,6 +27,12 @@ impl Tally {
         *troubles.entry(key).or_default() += 1;
     }
 
+    /// Counts a connection that failed and is made again.
+    pub(crate) fn retry(&mut self, why: &str) {
+        self.counts.retries += 1;
+        self.trouble(why);
+    }
+
     /// Keeps the first error that ends all.
     pub(crate) fn fatal(&mut self, fatal: Fatal) {
         self.counts.fatal.get_or_insert(fatal);

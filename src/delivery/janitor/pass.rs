@@ -206,9 +206,19 @@ impl Passes {
         metrics::gauge!(names::JANITOR_PASS_DURATION).set(began.elapsed().as_secs_f64());
         metrics::gauge!(names::JANITOR_PASS_AGE).set(0.0);
         metrics::counter!(names::JANITOR_PASSES).increment(1);
-        let Found { users, messages, pending, removed, dropped, expired, .. } = found;
+        let Found { users, messages, pending, removed, dropped, expired, cursors, .. } = found;
         let took_ms = began.elapsed().as_millis() as u64;
-        tracing::debug!(users, messages, pending, removed, dropped, expired, took_ms, "the janitor finished a pass");
+        tracing::debug!(
+            users,
+            messages,
+            pending,
+            removed,
+            dropped,
+            expired,
+            cursors,
+            took_ms,
+            "the janitor finished a pass"
+        );
     }
 
     fn note_failure(&mut self, error: &StoreError) {

@@ -55,6 +55,8 @@ pub(super) struct Found {
     pub(super) dropped: u64,
     /// Devices that were forgotten.
     pub(super) expired: u64,
+    /// Cursors in topics that said nothing more.
+    pub(super) cursors: u64,
 }
 
 impl Found {
@@ -66,6 +68,7 @@ impl Found {
         self.removed += other.removed;
         self.dropped += other.dropped;
         self.expired += other.expired;
+        self.cursors += other.cursors;
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
+use homing_protocol::topic::Topic;
 use redis::Cmd;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::holding::Holding;
 use super::tending::Found;
+use super::topics::PAGE_CURSORS;
 use super::*;
 use crate::store::test_server::TestServer;
 use crate::store::{Function, Key, StoreError};
 
 /// A Redis with functions, and what the janitor needs of it.
 struct World {
-    _server: TestServer,
+    server: TestServer,
     store: Store,
     nodes: Nodes,
     limits: Limits,
@@ -27,7 +29,7 @@ impl World {
         let store = server.store().await;
         store.load_functions().await.unwrap();
         let nodes = Nodes::new(store.clone(), "node", 1, &limits);
-        Self { _server: server, store, nodes, limits, user: Name::parse("alice").unwrap() }
+        Self { server, store, nodes, limits, user: Name::parse("alice").unwrap() }
     }
 
     async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
@@ -288,6 +290,52 @@ async fn a_pass_finds_users_by_their_inboxes_and_by_devices_without_inbox() {
     passes.renew().await.unwrap();
     let found = passes.pass().await.ok().unwrap();
     assert_eq!((found.users, found.messages, found.removed), (201, 1_000, 200));
+}
+
+#[tokio::test]
+async fn a_topic_over_its_limit_is_cut_to_it_in_one_pass_however_many_calls_that_takes() {
+    let world = World::new(Limits { topic_length_max: 10, ..Limits::default() }).await;
+    let log = world.store.keys().name(Key::Log(&Topic::parse("news").unwrap()));
+    for _ in 0..1_000 {
+        let _: String = world.run(&["XADD", &log, "*", "data", "{}"]).await;
+    }
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, world.limits.janitor_pause);
+    passes.renew().await.unwrap();
+    assert_eq!(passes.pass().await.ok().unwrap().removed, 990);
+    assert_eq!(world.run::<u64>(&["XLEN", &log]).await, 10);
+    let _: u64 = world.run(&["XTRIM", &log, "MAXLEN", "=", "0"]).await;
+    passes.pass().await.ok().unwrap();
+    assert_eq!(world.run::<Vec<String>>(&["KEYS", "homing:topic:*"]).await, [""; 0], "nothing of it is left");
+}
+
+// A million of them at once would stop Redis for a third of a second.
+#[tokio::test]
+async fn cursors_that_say_nothing_more_go_a_page_at_a_time() {
+    let age = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let world = World::new(Limits { topic_length_max: 1, topic_age_max: age, ..Limits::default() }).await;
+    let (topic, count) = (Topic::parse("news").unwrap(), 2 * u64::from(PAGE_CURSORS) + 500);
+    let log = world.store.keys().name(Key::Log(&topic));
+    let cursors = world.store.keys().name(Key::Cursors(&topic));
+    for ms in ["7", "9"] {
+        let _: String = world.run(&["XADD", &log, ms, "data", "{}"]).await;
+    }
+    let mut add = redis::cmd("ZADD");
+    add.arg(&cursors).arg(7 * 1_024).arg("alice/web");
+    for number in 0..count {
+        add.arg(number).arg(format!("bob/{number}"));
+    }
+    let _: u64 = world.store.query(&add).await.unwrap();
+
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, world.limits.janitor_pause);
+    let reply = passes.tend_topic_once(&mut world.store.shared().clone(), &topic).await.unwrap();
+    assert_eq!((reply.removed, reply.more, reply.forgotten), (1, true, u64::from(PAGE_CURSORS)));
+    passes.renew().await.unwrap();
+    let mut found = Found::default();
+    passes.pass_topics(&mut world.server.connect().await, &mut found).await.ok().unwrap();
+    let left: Vec<String> = world.run(&["ZRANGE", &cursors, "0", "-1"]).await;
+    assert_eq!(left, ["alice/web"], "it stands where the log was cut, and has missed nothing");
 }
 
 #[tokio::test]

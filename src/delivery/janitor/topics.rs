@@ -1,17 +1,30 @@
 //! Visits to topics: retention of their logs, and cursors that say nothing more.
 
 use homing_protocol::topic::Topic;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::time::Instant;
 
 use super::pass::{Break, Passes, SCAN_KEYS};
 use super::tending::{Found, rest_after};
 use crate::store::{Function, Key, StoreError};
+use crate::telemetry::names;
 
 /// Entries that one call removes: Redis copies each to find where to cut.
 const PAGE_ENTRIES: u32 = 256;
+/// Cursors that one call removes: a topic may have a million that say nothing more, at a microsecond each.
+pub(super) const PAGE_CURSORS: u32 = 1_000;
 /// Calls for one topic in one visit; what is left then waits for the next visit.
 const CALLS_MAX: usize = 200;
+
+/// What one visit to a topic did.
+pub(super) struct Tended {
+    /// Entries that went.
+    pub(super) removed: u64,
+    /// There is more to do.
+    pub(super) more: bool,
+    /// Cursors that went.
+    pub(super) forgotten: u64,
+}
 
 impl Passes {
     /// Visits every topic once.
@@ -31,7 +44,7 @@ impl Passes {
             for key in keys {
                 let topic = std::str::from_utf8(&key).ok().and_then(|key| self.tending.store().keys().log_key(key));
                 let Some(topic) = topic.and_then(|topic| Topic::parse(topic).ok()) else { continue };
-                found.removed += self.tend_topic(connection, &topic).await?;
+                self.tend_topic(connection, &topic, found).await?;
                 self.keep().await?;
             }
             if next == 0 {
@@ -41,30 +54,48 @@ impl Passes {
         }
     }
 
-    /// Visits a topic, as often as it needs; how many entries went. One whose keys are not what they should be is left
-    /// alone.
-    async fn tend_topic(&self, connection: &mut MultiplexedConnection, topic: &Topic) -> Result<u64, StoreError> {
+    /// Visits a topic, as often as it needs. One whose keys are not what they should be is left alone.
+    async fn tend_topic(
+        &self,
+        connection: &mut MultiplexedConnection,
+        topic: &Topic,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        for _ in 0..CALLS_MAX {
+            let began = Instant::now();
+            let reply = self.tend_topic_once(connection, topic).await;
+            rest_after(began).await;
+            let tended = match reply {
+                Err(error @ (StoreError::WrongType | StoreError::Unexpected(_))) => {
+                    metrics::counter!(names::REDIS_ERRORS, "kind" => error.kind()).increment(1);
+                    tracing::debug!(%topic, %error, "a topic's keys are not what they should be; left alone");
+                    break;
+                }
+                reply => reply?,
+            };
+            found.removed += tended.removed;
+            found.cursors += tended.forgotten;
+            if !tended.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits a topic for no longer than Redis may be kept busy at once.
+    pub(super) async fn tend_topic_once(
+        &self,
+        connection: &mut (impl ConnectionLike + Send),
+        topic: &Topic,
+    ) -> Result<Tended, StoreError> {
         let keys = self.tending.store().keys();
         let names = [Key::Log(topic), Key::TopicMeta(topic), Key::Cursors(topic), Key::Followers(topic)];
         let names = names.map(|key| keys.name(key));
         let limits = self.tending.limits();
         let age_ms = u64::try_from(limits.topic_age_max.as_millis()).unwrap_or(u64::MAX);
-        let mut removed = 0;
-        for _ in 0..CALLS_MAX {
-            let began = Instant::now();
-            let mut call = Function::TendTopic.call(&names.each_ref().map(String::as_str));
-            call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES);
-            let reply = call.query_async(connection).await.map_err(StoreError::from);
-            rest_after(began).await;
-            let (_, gone, more, _): (u64, u64, u8, u64) = match reply {
-                Err(StoreError::WrongType | StoreError::Unexpected(_)) => return Ok(removed),
-                reply => reply?,
-            };
-            removed += gone;
-            if more == 0 {
-                break;
-            }
-        }
-        Ok(removed)
+        let mut call = Function::TendTopic.call(&names.each_ref().map(String::as_str));
+        call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES).arg(PAGE_CURSORS);
+        let (_, removed, more, forgotten): (u64, u64, u8, u64) = call.query_async(connection).await?;
+        Ok(Tended { removed, more: more == 1, forgotten })
     }
 }

@@ -15,6 +15,8 @@ pub(in super::super) struct Waiting {
     ids: Vec<(Topic, EntryId)>,
 }
 
+/// Cursors that a session asks for at once: it may follow thousands of topics.
+const LOADS_MAX: usize = 256;
 /// Time until a cursor is written again that Redis refused.
 const WRITE_RETRY_MS: u64 = 1_000;
 
@@ -38,16 +40,34 @@ impl Session {
         let is_ended = self.is_ended();
         let Some(topics) = &mut self.topics else { return };
         if !is_ended {
-            for followed in topics.followed.iter_mut().filter(|followed| followed.knowledge == Knowledge::Unknown) {
+            let mut left = topics.followed.wants().cursors.min(LOADS_MAX);
+            for index in 0..topics.followed.len() {
+                if left == 0 {
+                    break;
+                }
+                if topics.followed.get(index).is_none_or(|followed| followed.knowledge != Knowledge::Unknown) {
+                    continue;
+                }
+                let Some(mut followed) = topics.followed.edit(index) else { continue };
                 followed.knowledge = Knowledge::Asked;
                 commands.push(Command::LoadCursor { topic: followed.topic.clone() });
+                left -= 1;
             }
         }
         if topics.write_at_ms > now.mono_ms && !is_ended {
             return;
         }
         topics.write_at_ms = u64::MAX;
-        for followed in topics.followed.iter_mut().filter(|followed| followed.is_unwritten()) {
+        let mut left = topics.followed.wants().writes;
+        for index in 0..topics.followed.len() {
+            if left == 0 {
+                break;
+            }
+            if !topics.followed.get(index).is_some_and(Followed::is_unwritten) {
+                continue;
+            }
+            let Some(mut followed) = topics.followed.edit(index) else { continue };
+            left -= 1;
             followed.writing = Some(followed.cursor);
             let (topic, id) = (followed.topic.clone(), followed.cursor);
             commands.push(Command::WriteCursor { topic, id, rewind: followed.rewind });
@@ -66,9 +86,9 @@ impl Session {
             return;
         }
         let Some(topics) = &mut self.topics else { return };
-        let Ok(index) = topics.position(topic) else { return };
-        let begin = topics.begin(&topics.followed[index]);
-        let followed = &mut topics.followed[index];
+        let Ok(index) = topics.followed.position(topic) else { return };
+        let Some(begin) = topics.followed.get(index).map(|followed| topics.begin(followed)) else { return };
+        let Some(mut followed) = topics.followed.edit(index) else { return };
         if followed.knowledge != Knowledge::Asked {
             return;
         }
@@ -81,21 +101,24 @@ impl Session {
             self.gone += 1;
             actions.push(Action::Dropped { reason: GapReason::Retention, count: 1 });
         }
+        drop(followed);
         self.open_topic(now, index);
     }
 
     /// Wake-ups of the topic arrive from now on; `head` is the last id that its log has given out.
     pub fn handle_topic_ready(&mut self, now: Now, topic: &Topic, head: EntryId) {
         let Some(topics) = &mut self.topics else { return };
-        let Ok(index) = topics.position(topic) else { return };
-        topics.followed[index].head = Some(head);
+        let Ok(index) = topics.followed.position(topic) else { return };
+        if let Some(mut followed) = topics.followed.edit(index) {
+            followed.head = Some(head);
+        }
         self.open_topic(now, index);
     }
 
     fn open_topic(&mut self, now: Now, index: usize) {
         let Some(topics) = &mut self.topics else { return };
         let rewound = topics.rewound;
-        let followed = &mut topics.followed[index];
+        let Some(mut followed) = topics.followed.edit(index) else { return };
         let (Knowledge::Known, Some(head)) = (followed.knowledge, followed.head) else { return };
         if rewound && followed.cursor > head && followed.outstanding.is_empty() {
             // Of an older epoch: kept, it would hide what is appended next.
@@ -116,7 +139,7 @@ impl Session {
     ) -> bool {
         let delay_ms = if self.options.confirm { 0 } else { self.config.cursor_flush_ms };
         let Some(topics) = &mut self.topics else { return false };
-        let Some(followed) = topics.find(topic) else { return false };
+        let Some(mut followed) = topics.followed.find(topic) else { return false };
         let Some(sent) = followed.outstanding.finish(id) else {
             // Acknowledged before, over this connection or another one; or never delivered.
             return id <= followed.position && followed.knowledge == Knowledge::Known;
@@ -161,7 +184,7 @@ impl Session {
             let mut confirmed = Vec::new();
             ids.retain(|(topic, id)| {
                 // A topic that is followed no more has no cursor: there is nothing left to wait for.
-                let written = topics.find(topic).is_none_or(|followed| *id <= followed.written);
+                let written = topics.followed.find(topic).is_none_or(|followed| *id <= followed.written);
                 if written {
                     confirmed.push(AckedId::Topic(topic.clone(), *id));
                 }
@@ -189,7 +212,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let Some(topics) = &mut self.topics else { return };
-        let Some(followed) = topics.find(topic) else { return };
+        let Some(mut followed) = topics.followed.find(topic) else { return };
         if followed.writing.take() != Some(id) {
             return;
         }
@@ -199,18 +222,19 @@ impl Session {
             // Moved on meanwhile.
             topics.write_at_ms = topics.write_at_ms.min(now.mono_ms);
         }
+        drop(followed);
         self.confirm_written(now, actions);
     }
 
     pub(in super::super) fn handle_cursor_failed(&mut self, now: Now, topic: &Topic) {
         let Some(topics) = &mut self.topics else { return };
-        let Some(followed) = topics.find(topic) else { return };
+        let Some(mut followed) = topics.followed.find(topic) else { return };
         followed.writing = None;
         topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + WRITE_RETRY_MS);
     }
 
     pub(in super::super) fn handle_cursor_not_loaded(&mut self, topic: &Topic) {
-        if let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(topic))
+        if let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(topic))
             && followed.knowledge == Knowledge::Asked
         {
             followed.knowledge = Knowledge::Unknown;

@@ -3,6 +3,7 @@
 use super::super::deliver::{Fate, charged_bytes};
 use super::super::wire::{Action, Command, Now};
 use super::super::{Attach, Session};
+use super::list::Edit;
 use super::outstanding::Sent;
 use super::{Followed, TopicBatch};
 use crate::frame::{GapReason, MessagesFrame};
@@ -25,7 +26,7 @@ impl Session {
         let shareable = batch.is_shareable(self.options.frame_bytes_max);
         let Some(index) = self.find_topic(batch.topic()) else { return };
         let Some(topics) = &mut self.topics else { return };
-        let followed = &mut topics.followed[index];
+        let Some(mut followed) = topics.followed.edit(index) else { return };
         followed.head = Some(batch.last());
         if !followed.is_open() || followed.reading || followed.position < batch.prev() || blocked {
             // There may be a hole before the batch, or no way out: read from the log, in its order.
@@ -33,6 +34,7 @@ impl Session {
             return;
         }
         let is_all_new = batch.messages().first().is_some_and(|first| first.id > followed.position);
+        drop(followed);
         if shareable && is_all_new && batch.messages().len() <= room {
             for message in batch.messages() {
                 let (id, bytes) = (message.id, message.envelope.payload_bytes);
@@ -50,7 +52,7 @@ impl Session {
             }
             match self.fate(now, message.id, 1, &message.envelope) {
                 Fate::Deliver if room == 0 => {
-                    if let Some(followed) = self.followed_mut(index) {
+                    if let Some(mut followed) = self.followed_mut(index) {
                         followed.dirty = true;
                     }
                     break;
@@ -70,22 +72,22 @@ impl Session {
     }
 
     fn note_head(&mut self, batch: &TopicBatch<'_>) {
-        if let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(batch.topic())) {
+        if let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(batch.topic())) {
             followed.head = Some(batch.last());
             followed.dirty |= followed.position < batch.last();
         }
     }
 
     fn find_topic(&self, topic: &Topic) -> Option<usize> {
-        self.topics.as_ref()?.position(topic).ok()
+        self.topics.as_ref()?.followed.position(topic).ok()
     }
 
     fn followed(&self, index: usize) -> Option<&Followed> {
         self.topics.as_ref()?.followed.get(index)
     }
 
-    fn followed_mut(&mut self, index: usize) -> Option<&mut Followed> {
-        self.topics.as_mut()?.followed.get_mut(index)
+    fn followed_mut(&mut self, index: usize) -> Option<Edit<'_>> {
+        self.topics.as_mut()?.followed.edit(index)
     }
 
     /// With room for one message only, the inbox is next.
@@ -103,7 +105,7 @@ impl Session {
         topics.in_flight += 1;
         topics.bytes += bytes as usize;
         topics.redeliver_at_ms = topics.redeliver_at_ms.min(due_ms);
-        let followed = &mut topics.followed[index];
+        let Some(mut followed) = topics.followed.edit(index) else { return };
         followed.position = id;
         followed.outstanding.insert(Sent::new(id, bytes, now.mono_ms, due_ms));
         actions.push(Action::Delivered { ms: id.ms, attempt: 1 });
@@ -119,7 +121,7 @@ impl Session {
             }
             _ => {}
         }
-        if let Some(followed) = self.followed_mut(index) {
+        if let Some(mut followed) = self.followed_mut(index) {
             followed.pass(id);
         }
     }
@@ -131,7 +133,7 @@ impl Session {
         let bytes_max = self.config.in_flight_bytes_max;
         let bytes_taken = self.ledger.bytes();
         let Some(topics) = &mut self.topics else { return };
-        let waiting = topics.followed.iter().filter(|followed| followed.wants_read()).count();
+        let mut waiting = topics.followed.wants().reads;
         if room == 0 || waiting == 0 {
             return;
         }
@@ -141,10 +143,14 @@ impl Session {
         let count = topics.followed.len();
         let first = topics.turn;
         for index in (0..count).map(|offset| (first + offset) % count) {
-            let followed = &mut topics.followed[index];
-            if room == 0 || !followed.wants_read() {
+            if room == 0 || waiting == 0 {
+                break;
+            }
+            if !topics.followed.get(index).is_some_and(Followed::wants_read) {
                 continue;
             }
+            let Some(mut followed) = topics.followed.edit(index) else { return };
+            waiting -= 1;
             let count = share.min(room);
             room -= count;
             // Cleared when the read is sent: an entry that is appended after it comes as a batch.
@@ -167,12 +173,14 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         let Some(index) = self.find_topic(topic) else { return };
-        let Some(followed) = self.followed_mut(index) else { return };
-        if !std::mem::take(&mut followed.reading) || !followed.is_open() {
+        let Some(mut followed) = self.followed_mut(index) else { return };
+        let was_reading = std::mem::take(&mut followed.reading) && followed.is_open();
+        drop(followed);
+        if !was_reading {
             return;
         }
         if !self.is_live() || self.attach != Attach::Done {
-            if let Some(followed) = self.followed_mut(index) {
+            if let Some(mut followed) = self.followed_mut(index) {
                 followed.dirty = true;
             }
             return;
@@ -181,7 +189,7 @@ impl Session {
         if self.followed(index).is_some_and(|followed| followed.position < trimmed) {
             actions.push(Action::Dropped { reason: GapReason::Retention, count: 1 });
             self.gone += 1;
-            if let Some(followed) = self.followed_mut(index) {
+            if let Some(mut followed) = self.followed_mut(index) {
                 followed.pass(trimmed);
             }
         }
@@ -209,10 +217,11 @@ impl Session {
             }
         }
         self.finish_frame(now, &mut frame, actions);
-        if let Some(followed) = self.followed_mut(index) {
+        if let Some(mut followed) = self.followed_mut(index) {
             if complete {
                 // There was nothing more when Redis executed the read, and the node had seen this much before.
-                followed.pass(followed.head_before);
+                let seen = followed.head_before;
+                followed.pass(seen);
             } else {
                 followed.dirty = true;
             }
@@ -221,7 +230,7 @@ impl Session {
     }
 
     pub(in super::super) fn handle_topic_not_read(&mut self, topic: &Topic) {
-        if let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(topic)) {
+        if let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(topic)) {
             followed.reading = false;
             followed.dirty = true;
         }
@@ -233,7 +242,10 @@ impl Session {
         if topics.redeliver_at_ms > now.mono_ms {
             return;
         }
-        for followed in topics.followed.iter_mut().filter(|followed| !followed.rereading) {
+        for index in 0..topics.followed.len() {
+            let Some(mut followed) = topics.followed.edit(index).filter(|followed| !followed.rereading) else {
+                continue;
+            };
             let ids = followed.outstanding.take_due(now.mono_ms, REREAD_COUNT_MAX);
             if !ids.is_empty() {
                 followed.rereading = true;
@@ -266,7 +278,7 @@ impl Session {
             let entry = entries.iter().find(|entry| entry.id == *id);
             let expired = entry.is_some_and(|entry| entry.envelope().expiry.is_over(now.unix_ms));
             let Some(topics) = &mut self.topics else { return };
-            let followed = &mut topics.followed[index];
+            let Some(mut followed) = topics.followed.edit(index) else { return };
             let Some(entry) = entry.filter(|_| !expired) else {
                 // Trimmed, deleted or expired: it is done with.
                 let Some(sent) = followed.outstanding.finish(*id) else { continue };
@@ -298,24 +310,25 @@ impl Session {
             actions.push(Action::Delivered { ms: id.ms, attempt });
         }
         self.finish_frame(now, &mut frame, actions);
-        if let Some(followed) = self.followed_mut(index) {
+        if let Some(mut followed) = self.followed_mut(index) {
             followed.rereading = false;
         }
         self.note_redeliveries();
     }
 
     pub(in super::super) fn handle_topic_not_reread(&mut self, now: Now, topic: &Topic, ids: &[EntryId]) {
-        let Some(followed) = self.topics.as_mut().and_then(|topics| topics.find(topic)) else { return };
+        let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(topic)) else { return };
         followed.rereading = false;
         for id in ids {
             followed.outstanding.update(*id, |sent| sent.due_ms = now.mono_ms + REREAD_RETRY_MS);
         }
+        drop(followed);
         self.note_redeliveries();
     }
 
     pub(in super::super) fn nack_topic(&mut self, now: Now, topic: &Topic, id: EntryId, delay_ms: u64) {
         let Some(topics) = &mut self.topics else { return };
-        let Some(followed) = topics.find(topic) else { return };
+        let Some(mut followed) = topics.followed.find(topic) else { return };
         let due_ms = now.mono_ms + delay_ms;
         followed.outstanding.update(id, |sent| {
             if sent.due_ms != u64::MAX {

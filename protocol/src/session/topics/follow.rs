@@ -1,8 +1,11 @@
 //! Which topics a session follows: what its user's record says, and what the client asks for.
 
+use std::collections::BTreeMap;
+
 use super::super::Session;
 use super::super::wire::{Action, Command, Failure, Now};
-use super::{Followed, Load};
+use super::list::FollowedTopics;
+use super::{Followed, Load, Topics};
 use crate::code::ErrorCode;
 use crate::frame::ServerFrame;
 use crate::name::Name;
@@ -153,28 +156,32 @@ impl Session {
             return;
         }
         (topics.from_ms, topics.first_seen_ms) = (follows.from_ms, follows.first_seen_ms);
-        let is_followed = |topic: &Topic| match topic {
-            Topic::Broadcast => true,
-            Topic::Named(name) => follows.topics.iter().any(|(followed, _)| followed == name),
-        };
-        topics.followed.retain(|followed| {
-            let keep = is_followed(&followed.topic);
-            if !keep {
-                // What of it is in flight may still be acked, to no effect.
-                let sent = followed.outstanding.in_flight();
-                let (count, bytes) = sent.fold((0, 0), |(count, bytes), sent| (count + 1, bytes + sent.bytes as usize));
-                topics.in_flight -= count;
-                topics.bytes -= bytes;
-                actions.push(Action::Unfollow(followed.topic.clone()));
+        let named = follows.topics.into_iter().map(|(name, since_ms)| (Topic::Named(name), since_ms));
+        let wanted: BTreeMap<Topic, u64> = named.chain([(Topic::Broadcast, 0)]).collect();
+        let mut known = topics.followed.take().into_iter().peekable();
+        let mut followed = Vec::with_capacity(wanted.len());
+        // Both are in the order of their names.
+        for (topic, since_ms) in wanted {
+            while let Some(gone) = known.next_if(|known| known.topic < topic) {
+                topics.leave(&gone, actions);
             }
-            keep
-        });
-        for (name, since_ms) in follows.topics {
-            let topic = Topic::Named(name);
-            if let Err(index) = topics.position(&topic) {
+            followed.push(known.next_if(|known| known.topic == topic).unwrap_or_else(|| {
                 actions.push(Action::Follow(topic.clone()));
-                topics.followed.insert(index, Followed::new(topic, since_ms));
-            }
+                Followed::new(topic, since_ms)
+            }));
         }
+        known.for_each(|gone| topics.leave(&gone, actions));
+        topics.followed = FollowedTopics::new(followed);
+    }
+}
+
+impl Topics {
+    /// A topic is followed no more. What of it is in flight may still be acked, to no effect.
+    fn leave(&mut self, gone: &Followed, actions: &mut Vec<Action>) {
+        let sent = gone.outstanding.in_flight();
+        let (count, bytes) = sent.fold((0, 0), |(count, bytes), sent| (count + 1, bytes + sent.bytes as usize));
+        self.in_flight -= count;
+        self.bytes -= bytes;
+        actions.push(Action::Unfollow(gone.topic.clone()));
     }
 }

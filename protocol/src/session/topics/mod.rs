@@ -11,6 +11,7 @@ mod batch;
 mod cursor;
 mod deliver;
 mod follow;
+mod list;
 mod outstanding;
 #[cfg(test)]
 mod tests;
@@ -24,13 +25,13 @@ use crate::topic::{Topic, TopicPatterns};
 pub use batch::TopicBatch;
 pub(super) use cursor::Waiting;
 pub use follow::{FollowChange, Follows};
+use list::FollowedTopics;
 use outstanding::Outstanding;
 
 /// Everything about a session's topics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Topics {
-    /// In the order of their names.
-    followed: Vec<Followed>,
+    followed: FollowedTopics,
     load: Load,
     /// Where the device begins in a topic that it has no cursor in, Unix ms: not before it existed, unless it was
     /// its user's first one.
@@ -162,7 +163,7 @@ impl Followed {
 impl Topics {
     pub(super) fn new(allowed: TopicPatterns) -> Self {
         Self {
-            followed: vec![Followed::new(Topic::Broadcast, 0)],
+            followed: FollowedTopics::new(vec![Followed::new(Topic::Broadcast, 0)]),
             load: Load::Needed,
             from_ms: 0,
             first_seen_ms: 0,
@@ -179,16 +180,6 @@ impl Topics {
             pause_until_ms: 0,
             rewound: false,
         }
-    }
-
-    /// Where a topic stands, or would.
-    fn position(&self, topic: &Topic) -> Result<usize, usize> {
-        self.followed.binary_search_by(|followed| followed.topic.cmp(topic))
-    }
-
-    fn find(&mut self, topic: &Topic) -> Option<&mut Followed> {
-        let index = self.position(topic).ok()?;
-        self.followed.get_mut(index)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -226,16 +217,15 @@ impl Topics {
 
     /// Whether a topic waits for room in the window.
     fn is_waiting(&self) -> bool {
-        self.followed.iter().any(Followed::wants_read)
+        self.followed.wants().reads > 0
     }
 
     /// Nothing that was said in an older epoch counts.
     pub(super) fn start_over(&mut self) {
-        for followed in &mut self.followed {
-            let head = followed.head;
-            *followed = Followed::new(followed.topic.clone(), followed.since_ms);
-            followed.head = head;
-        }
+        let followed = self.followed.take().into_iter();
+        let anew =
+            followed.map(|Followed { topic, since_ms, head, .. }| Followed { head, ..Followed::new(topic, since_ms) });
+        self.followed = FollowedTopics::new(anew.collect());
         self.load = match self.load {
             Load::InFlight { .. } => Load::InFlight { again: true },
             _ => Load::Needed,
@@ -262,7 +252,7 @@ fn reserve(window: usize) -> usize {
 impl Session {
     /// Topics that this session is registered for at its node.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.iter().flat_map(|topics| &topics.followed).map(|followed| &followed.topic)
+        self.topics.iter().flat_map(|topics| topics.followed.iter()).map(|followed| &followed.topic)
     }
 
     /// Messages that the inbox may have in flight now.
@@ -301,7 +291,7 @@ impl Session {
         let Some(topics) = self.topics.as_ref().filter(|topics| !topics.is_paused(now)) else { return (false, false) };
         let now_at_once = topics.load == Load::Needed
             || (!topics.changing && !topics.changes.is_empty())
-            || topics.followed.iter().any(|followed| followed.knowledge == Knowledge::Unknown)
+            || topics.followed.wants().cursors > 0
             || (!blocked && topics.redeliver_at_ms <= now.mono_ms)
             || (!blocked && topics.is_waiting() && self.topic_room() > 0);
         (now_at_once, topics.write_at_ms <= now.mono_ms)

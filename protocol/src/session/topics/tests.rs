@@ -429,3 +429,57 @@ fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
         None,
     );
 }
+
+fn followed(names: &[String]) -> Answer {
+    let topics = names.iter().map(|name| (Name::parse(name).expect("a name"), BEGIN_MS)).collect();
+    Reply::FollowsLoaded(Box::new(Follows { topics, from_ms: 0, first_seen_ms: BEGIN_MS }))
+}
+
+#[test]
+fn what_a_user_follows_is_taken_over_whatever_it_was_before_and_in_whatever_order_it_comes() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.turn();
+    let before = ["z", "b", "a", "c"].map(str::to_owned);
+    let after = ["e", "c", "0", "a"].map(str::to_owned);
+    world.with(
+        |session, now, actions| {
+            session.handle_reply(now, Command::LoadFollows, followed(&before), actions);
+            actions.clear();
+            session.handle_reply(now, Command::LoadFollows, followed(&after), actions);
+            let topic = |name: &str| Topic::parse(name).expect("a name");
+            let (left, came): (Vec<_>, Vec<_>) =
+                actions.drain(..).partition(|action| matches!(action, Action::Unfollow(_)));
+            assert_eq!(left, ["b", "z"].map(|name| Action::Unfollow(topic(name))));
+            assert_eq!(came, ["0", "e"].map(|name| Action::Follow(topic(name))));
+            let names: Vec<&str> = session.topics().map(Topic::as_str).collect();
+            assert_eq!(names, ["*", "0", "a", "c", "e"]);
+        },
+        None,
+    );
+}
+
+// All at once would hold up everybody else of the shard.
+#[test]
+fn a_user_of_a_thousand_topics_asks_for_its_cursors_a_part_at_a_time() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.turn();
+    let names: Vec<String> = (0..1_000).map(|number| format!("t{number}")).collect();
+    world.with(
+        |session, now, actions| {
+            session.handle_reply(now, Command::LoadFollows, followed(&names), actions);
+            let mut asked = 0;
+            while session.urgency(now, false) == crate::session::Urgency::Now && asked < 1_001 {
+                let mut commands = Vec::new();
+                session.poll_commands(now, false, &mut commands);
+                let loads = commands.iter().filter(|command| matches!(command, Command::LoadCursor { .. })).count();
+                assert!((1..=256).contains(&loads), "{loads}");
+                asked += loads;
+            }
+            actions.clear();
+            assert_eq!(asked, 1_001, "the broadcast topic's among them");
+        },
+        None,
+    );
+}
