@@ -6,13 +6,12 @@ use bytes::Bytes;
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 
 use super::feeds::{READ_COUNT, Wish};
 use super::pipeline;
 use super::sessions::SessionKey;
 use super::shard::{Shard, millis};
-use crate::store::keys::cursor_score;
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
 use crate::store::{Key, KeySpace, StoreError, topics};

@@ -4,11 +4,11 @@ use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
 use homing_protocol::session::FollowChange;
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 
 use super::connect::Store;
 use super::error::StoreError;
-use super::keys::{Key, KeySpace, cursor_score};
+use super::keys::{Key, KeySpace};
 use super::replies::{self, Value};
 use super::resp::Commands;
 use super::topics::{self, FollowRequest};

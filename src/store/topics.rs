@@ -3,13 +3,13 @@
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{FollowChange, Follows};
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_of_score};
 use redis::Cmd;
 use serde::Deserialize;
 
 use super::error::StoreError;
 use super::functions::Function;
-use super::keys::{Key, KeySpace, cursor_of_score};
+use super::keys::{Key, KeySpace};
 use super::replies::{self, Value};
 use super::resp::Commands;
 
