@@ -78,8 +78,8 @@ local function tend_topic(keys, argv)
   -- that are gone go like this too.
   local trimmed = redis.call('HGET', meta, 'trimmed')
   if trimmed then
-    local ms = tonumber(split_id(trimmed))
-    forgotten = redis.call('ZREMRANGEBYSCORE', cursors, '-inf', '(' .. whole(ms * 1024))
+    local ms = split_id(trimmed)
+    forgotten = redis.call('ZREMRANGEBYSCORE', cursors, '-inf', '(' .. whole(tonumber(ms) * 1024))
   end
   if redis.call('XLEN', log) == 0 and redis.call('SCARD', followers) == 0 and redis.call('ZCARD', cursors) == 0 then
     redis.call('DEL', log, meta)
