@@ -244,9 +244,8 @@ impl Shard {
                         }
                         Item::Order(order, replies) => {
                             let mut own = values.by_ref().take(replies);
-                            let first = own.next().unwrap_or(Value::Nil);
+                            self.complete_order(order, &mut own, now);
                             own.for_each(drop);
-                            self.complete_order(order, first, now);
                         }
                     }
                 }
@@ -336,12 +335,12 @@ impl Shard {
         }
     }
 
-    fn complete_order(&mut self, order: Order, value: Value<'_>, now: Now) {
+    fn complete_order<'a>(&mut self, order: Order, values: &mut impl Iterator<Item = Value<'a>>, now: Now) {
         let order = match order {
-            Order::Feed(wish) => return self.complete_wish(wish, value, now),
+            Order::Feed(wish) => return self.complete_wish(wish, values, now),
             order => order,
         };
-        let value = match replies::check(value) {
+        let value = match replies::check(pipeline::next(values)) {
             Ok(value) => value,
             Err(error) => {
                 if let Order::Presence(step) = order {

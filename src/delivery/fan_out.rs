@@ -9,9 +9,9 @@ use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
 use homing_protocol::topic::{Topic, cursor_score};
 
 use super::feeds::{READ_COUNT, Wish};
-use super::pipeline;
 use super::sessions::SessionKey;
 use super::shard::{Shard, millis};
+use super::{pipeline, topic_pipeline};
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
 use crate::store::{Key, KeySpace, StoreError, topics};
@@ -102,7 +102,7 @@ impl Shard {
         topics.iter().for_each(|topic| self.feeds.unfollow(topic, key));
     }
 
-    /// Adds what feeds want to the pipeline; each wish has one reply.
+    /// Adds what feeds want to the pipeline.
     pub(super) fn encode_wish(keys: &KeySpace, pipeline: &mut Commands, wish: &Wish) {
         match wish {
             Wish::Head(topic) => {
@@ -112,17 +112,19 @@ impl Shard {
                 let mut read = pipeline.command(6);
                 read.arg("XRANGE").arg(keys.name(Key::Log(topic))).arg(pipeline::after(*after)).arg("+");
                 read.arg("COUNT").number(READ_COUNT);
+                drop(read);
+                topic_pipeline::encode_trimmed(pipeline, &keys.name(Key::TopicMeta(topic)));
             }
         }
     }
 
-    pub(super) fn complete_wish(&mut self, wish: Wish, value: Value<'_>, now: Now) {
+    pub(super) fn complete_wish<'a>(&mut self, wish: Wish, values: &mut impl Iterator<Item = Value<'a>>, now: Now) {
         let topic = match &wish {
             Wish::Head(topic) | Wish::Read(topic, _) => topic.clone(),
         };
         let outcome = match wish {
-            Wish::Head(_) => self.complete_head(&topic, value, now),
-            Wish::Read(_, after) => self.complete_feed(&topic, after, value, now),
+            Wish::Head(_) => self.complete_head(&topic, pipeline::next(values), now),
+            Wish::Read(_, after) => self.complete_feed(&topic, after, values, now),
         };
         if let Err(error) = outcome {
             self.feeds.answered(&topic, None, false);
@@ -142,16 +144,29 @@ impl Shard {
         Ok(())
     }
 
-    fn complete_feed(&mut self, topic: &Topic, after: EntryId, value: Value<'_>, now: Now) -> Result<(), StoreError> {
-        let entries = replies::entries(value)?;
-        let Some(last) = entries.last().map(|entry| entry.id) else {
+    fn complete_feed<'a>(
+        &mut self,
+        topic: &Topic,
+        after: EntryId,
+        values: &mut impl Iterator<Item = Value<'a>>,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let entries = replies::entries(pipeline::next(values))?;
+        let trimmed = topics::optional_id(pipeline::next(values))?;
+        if entries.is_empty() && trimmed <= after {
             self.feeds.answered(topic, Some(after), false);
             return Ok(());
-        };
+        }
         self.observer.topic_entries.increment(entries.len() as u64);
         let config = self.session_config.clone();
-        let batch = TopicBatch::new(topic.clone(), after, &entries, config.payload_bytes_max, config.frame_bytes_max);
-        self.feeds.answered(topic, Some(last), entries.len() as u64 >= READ_COUNT);
+        let batch = TopicBatch::new(
+            topic.clone(),
+            (after, trimmed),
+            &entries,
+            config.payload_bytes_max,
+            config.frame_bytes_max,
+        );
+        self.feeds.answered(topic, Some(batch.last()), entries.len() as u64 >= READ_COUNT);
         self.shared_frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
         for key in self.feeds.followers(topic) {
             let Some(held) = self.sessions.get_mut(key) else { continue };

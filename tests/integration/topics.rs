@@ -175,6 +175,34 @@ async fn what_retention_took_from_a_follower_is_told_by_a_gap() {
     assert_eq!(gap["reason"], json!("retention"));
 }
 
+// More came at once than the topic keeps, and was gone before the node of a follower who is connected had read it.
+#[tokio::test]
+async fn what_retention_took_before_a_node_had_read_it_is_told_by_a_gap() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(client.next_message().await.id, first);
+    client.ack_confirmed(&[&first]).await;
+    let keys = ["log", "meta", "cursors", "followers"].map(|key| format!("homing:topic:{{news}}:{key}"));
+    for left in [1, 0] {
+        let mut at_once = redis::pipe();
+        at_once.atomic();
+        for _ in 0..3 {
+            at_once.cmd("XADD").arg(&keys[0]).arg("*").arg("data").arg("x");
+        }
+        at_once.cmd("FCALL").arg("homing_1_tend_topic").arg(4).arg(&keys).arg(left).arg(1_000_000_000_u64).arg(256);
+        at_once.query_async::<redis::Value>(&mut redis.connection().await).await.expect("a transaction");
+        if left > 0 {
+            let last = client.next_message().await;
+            client.ack(&[&last.id]).await;
+        }
+        let gap = client.expect_frame("gap").await;
+        assert_eq!(gap["reason"], json!("retention"));
+        client.ack(&[gap["id"].as_str().expect("an id")]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_busy_topic_does_not_starve_the_inbox_nor_the_inbox_a_topic() {
     let (redis, nodes) = cluster(1, NodeOptions::default()).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::frame::{ClientFrame, Connect, Incoming};
+use crate::frame::{ClientFrame, Connect, GapReason, Incoming};
 use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
@@ -247,7 +247,7 @@ impl World {
             let Some(last) = entries.last().map(|entry| entry.id) else { continue };
             self.heads[node].insert(topic.clone(), last);
             if self.connection.as_ref().is_some_and(|connection| connection.node == node) {
-                let batch = TopicBatch::new(topic, head, &entries, 1 << 16, 1 << 16);
+                let batch = TopicBatch::new(topic, (head, EntryId::MIN), &entries, 1 << 16, 1 << 16);
                 self.with(
                     |session, now, actions| session.handle_topic_batch(now, &batch, false, actions),
                     Some(&batch),
@@ -418,9 +418,8 @@ fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
             session.handle_disconnected();
             let mut commands = Vec::new();
             session.poll_commands(now, false, &mut commands);
-            let told = |command: &Command| {
-                matches!(command, Command::SetAside { reason: crate::frame::GapReason::Retention, gone: 1, .. })
-            };
+            let told =
+                |command: &Command| matches!(command, Command::SetAside { reason: GapReason::Retention, gone: 1, .. });
             let told = commands.iter().position(told).expect("the loss is told");
             let written = commands.iter().position(|command| matches!(command, Command::WriteCursor { .. }));
             assert!(written.is_none_or(|written| told < written), "{commands:?}");
@@ -428,4 +427,39 @@ fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
         },
         None,
     );
+}
+
+#[test]
+fn what_retention_took_before_its_node_had_read_it_is_told() {
+    let news = Topic::parse("news").expect("a name");
+    let id = |seq| EntryId { ms: BEGIN_MS, seq };
+    for (left, last) in [(vec![3], id(3)), (vec![], id(2))] {
+        let mut world = World::new(false);
+        world.connect(0, 4, true);
+        world.settle();
+        world.heads[0].insert(news.clone(), EntryId::MIN);
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        world.settle();
+        let seen = world.heads[0][&news];
+        assert_eq!(seen, id(1));
+        // The second entry came and went before the node read on.
+        let entries: Vec<_> = left.iter().map(|seq| entry(id(*seq))).collect();
+        let batch = TopicBatch::new(news.clone(), (seen, id(2)), &entries, 1 << 16, 1 << 16);
+        assert_eq!(batch.last(), last);
+        let mut actions = Vec::new();
+        let now = world.now;
+        let session = &mut world.connection.as_mut().expect("it is connected").session;
+        session.handle_topic_batch(now, &batch, false, &mut actions);
+        assert_eq!(actions, [], "nothing is handed out behind what may be missing");
+        let mut commands = Vec::new();
+        session.poll_commands(now, false, &mut commands);
+        let read = commands.into_iter().find(|command| matches!(command, Command::ReadTopic { .. }));
+        let answer: Answer = Reply::TopicRead { entries, trimmed: id(2) };
+        session.handle_reply(now, read.expect("it reads for itself"), answer, &mut actions);
+        assert!(matches!(actions[0], Action::Dropped { reason: GapReason::Retention, count: 1 }), "{actions:?}");
+        let delivered = actions.iter().filter(|action| matches!(action, Action::Delivered { .. })).count();
+        assert_eq!(delivered, left.len());
+    }
 }
