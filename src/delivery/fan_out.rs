@@ -9,6 +9,7 @@ use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
 use homing_protocol::topic::{Topic, cursor_score};
 
 use super::feeds::{READ_COUNT, Wish};
+use super::pipeline::Target;
 use super::sessions::SessionKey;
 use super::shard::{Shard, millis};
 use super::{pipeline, topic_pipeline};
@@ -28,7 +29,16 @@ pub(super) struct CursorGroup {
     topic: Topic,
     /// Cursors that must go back, as only those of another epoch must.
     rewind: bool,
-    parts: Vec<(SessionKey, EntryId)>,
+    parts: Vec<CursorPart>,
+}
+
+/// A session's cursor.
+#[derive(Debug)]
+struct CursorPart {
+    key: SessionKey,
+    id: EntryId,
+    /// The recorded generation is asked for, too: an ack that waits for this is confirmed only if it is the session's.
+    confirm: bool,
 }
 
 /// What sessions want to be written, gathered while a pipeline is put together.
@@ -38,18 +48,35 @@ pub(super) struct CursorWrites {
     groups: HashMap<(Topic, bool), Vec<CursorWrite>>,
 }
 
-/// A session's cursor, and what stands for its device.
-type CursorWrite = (SessionKey, EntryId, String);
+/// A session's cursor, what stands for its device there, and where its device's record is, if that is asked for.
+#[derive(Debug)]
+struct CursorWrite {
+    key: SessionKey,
+    id: EntryId,
+    member: String,
+    record: Option<(String, Name)>,
+}
+
+/// Where a session's cursor goes.
+#[derive(Debug)]
+pub(super) struct CursorMove {
+    pub(super) topic: Topic,
+    pub(super) id: EntryId,
+    pub(super) rewind: bool,
+    pub(super) confirm: bool,
+}
 
 impl CursorWrites {
     /// Adds a session's cursor.
-    pub(super) fn add(&mut self, key: SessionKey, (user, device): (&Name, &Name), write: (Topic, EntryId, bool)) {
-        let (topic, id, rewind) = write;
+    pub(super) fn add(&mut self, keys: &KeySpace, key: SessionKey, target: Target<'_>, write: CursorMove) {
+        let Target { user, device } = target;
+        let CursorMove { topic, id, rewind, confirm } = write;
         let member = KeySpace::cursor_member(user, device);
-        self.groups.entry((topic, rewind)).or_default().push((key, id, member));
+        let record = confirm.then(|| (keys.name(Key::Devices(user)), device.clone()));
+        self.groups.entry((topic, rewind)).or_default().push(CursorWrite { key, id, member, record });
     }
 
-    /// Writes the commands, each of one reply.
+    /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
     pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
         let mut groups = Vec::new();
         for ((topic, rewind), writes) in self.groups.drain() {
@@ -61,10 +88,16 @@ impl CursorWrites {
                     // Whoever is late, another connection of the device, cannot take a cursor back.
                     command.arg("GT");
                 }
-                for (_, id, member) in writes {
+                for CursorWrite { id, member, .. } in writes {
                     command.number(cursor_score(*id)).arg(member);
                 }
-                let parts = writes.iter().map(|(key, id, _)| (*key, *id)).collect();
+                drop(command);
+                for (devices, device) in writes.iter().filter_map(|write| write.record.as_ref()) {
+                    pipeline.command(3).arg("HGET").arg(devices).arg(device.as_str());
+                }
+                let part =
+                    |write: &CursorWrite| CursorPart { key: write.key, id: write.id, confirm: write.record.is_some() };
+                let parts = writes.iter().map(part).collect();
                 groups.push(CursorGroup { topic: topic.clone(), rewind, parts });
             }
         }
@@ -73,10 +106,9 @@ impl CursorWrites {
 }
 
 impl CursorGroup {
-    /// Each session's own command, as it gave it.
-    fn commands(self) -> impl Iterator<Item = (SessionKey, Command)> {
-        let Self { topic, rewind, parts } = self;
-        parts.into_iter().map(move |(key, id)| (key, Command::WriteCursor { topic: topic.clone(), id, rewind }))
+    /// Commands of the pipeline.
+    pub(super) fn replies(&self) -> usize {
+        1 + self.parts.iter().filter(|part| part.confirm).count()
     }
 }
 
@@ -177,11 +209,45 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn complete_cursors(&mut self, group: CursorGroup, outcome: Result<(), Failure>, now: Now) {
-        self.observer.cursor_writes.increment(group.parts.len() as u64);
-        for (key, command) in group.commands() {
-            self.reply(key, command, outcome.map_or_else(Reply::Failed, |()| Reply::Done), now);
+    /// The replies of a group came back.
+    pub(super) fn complete_cursors<'a>(
+        &mut self,
+        group: CursorGroup,
+        values: &mut impl Iterator<Item = Value<'a>>,
+        now: Now,
+    ) {
+        let written = replies::check(pipeline::next(values)).map(drop);
+        let written = written.map_err(|error| self.note_failure(&error));
+        self.hand_out_cursors(group, now, |shard, confirm| {
+            let generation = if confirm { pipeline::recorded_generation(pipeline::next(values)) } else { Ok(None) };
+            let generation = generation.map_err(|error| shard.note_failure(&error));
+            written.and(generation).map_or_else(Reply::Failed, |generation| Reply::CursorWritten { generation })
+        });
+    }
+
+    /// Whether a group was written is unknown.
+    pub(super) fn lose_cursors(&mut self, group: CursorGroup, now: Now) {
+        self.hand_out_cursors(group, now, |_, _| Reply::Failed(Failure::Disconnected));
+    }
+
+    /// Gives each session's command back as it gave it, with a reply that depends on whether it is to be confirmed.
+    fn hand_out_cursors(
+        &mut self,
+        group: CursorGroup,
+        now: Now,
+        mut reply: impl FnMut(&mut Self, bool) -> Reply<&'static [u8]>,
+    ) {
+        let CursorGroup { topic, rewind, parts } = group;
+        self.observer.cursor_writes.increment(parts.len() as u64);
+        for CursorPart { key, id, confirm } in parts {
+            let reply = reply(self, confirm);
+            self.reply(key, Command::WriteCursor { topic: topic.clone(), id, rewind, confirm }, reply, now);
         }
+    }
+
+    fn note_failure(&mut self, error: &StoreError) -> Failure {
+        self.note_error(error);
+        pipeline::failure(error)
     }
 
     /// Lost wake-ups of topics are made good here, as the sweep does for inboxes, and what was refused is tried again.

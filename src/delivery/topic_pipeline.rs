@@ -77,10 +77,6 @@ pub(super) fn decode<'a>(
             Reply::TopicReread(entries)
         }
         Command::Follow { .. } => Reply::Followed(topics::followed(next(values))?),
-        Command::WriteCursor { .. } => {
-            replies::check(next(values))?;
-            Reply::Done
-        }
         _ => return Ok(None),
     }))
 }

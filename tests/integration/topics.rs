@@ -101,6 +101,23 @@ async fn an_ack_out_of_order_skips_nothing_that_is_not_acked() {
     }
 }
 
+// Its successor may have begun from the cursor as it was before, and gives out again what this one confirms.
+#[tokio::test]
+async fn an_ack_in_a_topic_is_not_confirmed_once_another_connection_owns_the_device() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let id = publish(&nodes[0], "/v1/topics/news/messages", "hello").await;
+    assert_eq!(client.next_message().await.id, id);
+    // As an attach at another node leaves it, whose word has not arrived.
+    let mut record = redis.device("alice", "web-1").await.expect("the device is known");
+    record["generation"] = json!((client.ready().generation + 1).to_string());
+    redis.query::<u64>(&["HSET", "homing:{alice}:devices", "web-1", &record.to_string()]).await;
+    client.ack(&[&id]).await;
+    client.expect_close_code(4009).await;
+    assert!(client.take_frame("acked").is_none(), "the successor may give it out again");
+}
+
 #[tokio::test]
 async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
     let (redis, nodes) = cluster(2, NodeOptions::default()).await;

@@ -48,8 +48,8 @@ impl Session {
             (Command::LoadCursor { topic }, Reply::CursorLoaded { at, trimmed }) => {
                 self.handle_cursor_loaded(now, &topic, (at, trimmed), actions);
             }
-            (Command::WriteCursor { topic, id, rewind }, Reply::Done) => {
-                self.handle_cursor_written(now, &topic, id, rewind, actions);
+            (Command::WriteCursor { topic, id, rewind, confirm }, Reply::CursorWritten { generation }) => {
+                self.handle_cursor_written(now, (&topic, id, rewind), confirm.then_some(generation), actions);
             }
             (Command::ReadTopic { topic, count, .. }, Reply::TopicRead { entries, trimmed }) => {
                 self.handle_topic_read(now, (&topic, count), &entries, trimmed, actions);

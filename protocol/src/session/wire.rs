@@ -158,6 +158,8 @@ pub enum Command {
         id: EntryId,
         /// Back, if need be.
         rewind: bool,
+        /// Somebody waits for it: then the recorded generation is asked for after it was written.
+        confirm: bool,
     },
     /// Read a topic's log.
     ReadTopic {
@@ -288,6 +290,11 @@ pub enum Reply<B> {
         at: Option<EntryId>,
         /// The last entry that retention took from the log; 0-0 if there is none.
         trimmed: EntryId,
+    },
+    /// To `WriteCursor`.
+    CursorWritten {
+        /// If it was asked for: the recorded generation, `None` if the record is gone.
+        generation: Option<u64>,
     },
     /// To `ReadTopic`.
     TopicRead {

@@ -72,6 +72,8 @@ struct World {
     logs: BTreeMap<Topic, Log>,
     last: EntryId,
     cursors: BTreeMap<Topic, EntryId>,
+    /// Recorded by the last attach.
+    generation: u64,
     heads: Vec<BTreeMap<Topic, EntryId>>,
     connection: Option<Connection>,
     seen: BTreeSet<String>,
@@ -114,6 +116,7 @@ impl World {
             logs: topics().into_iter().map(|topic| (topic, Log::new())).collect(),
             last: EntryId { ms: BEGIN_MS, seq: 0 },
             cursors: BTreeMap::new(),
+            generation: 0,
             heads: vec![topics().into_iter().map(|topic| (topic, EntryId::MIN)).collect(); NODES],
             connection: None,
             seen: BTreeSet::new(),
@@ -138,6 +141,7 @@ impl World {
     fn execute_command(&mut self, generation: u64, command: &Command) -> Answer {
         match command {
             Command::Attach(_) => {
+                self.generation = generation;
                 Reply::Attached(Box::new(Ok(Attachment { generation, incarnation: 1, ..Attachment::default() })))
             }
             Command::ReadPending { .. } => Reply::PendingRead(Vec::new()),
@@ -152,7 +156,7 @@ impl World {
             Command::WriteCursor { topic, id, .. } => {
                 let cursor = self.cursors.entry(topic.clone()).or_default();
                 *cursor = (*cursor).max(*id);
-                Reply::Done
+                Reply::CursorWritten { generation: Some(self.generation) }
             }
             Command::ReadTopic { topic, after, count } => {
                 Reply::TopicRead { entries: self.after(topic, *after, usize::from(*count)), trimmed: EntryId::MIN }
@@ -462,4 +466,21 @@ fn what_retention_took_before_its_node_had_read_it_is_told() {
         let delivered = actions.iter().filter(|action| matches!(action, Action::Delivered { .. })).count();
         assert_eq!(delivered, left.len());
     }
+}
+
+// The successor may have read the cursor before it was written, and gives the message out again.
+#[test]
+fn an_ack_is_not_confirmed_once_another_connection_has_taken_over() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.feed(0);
+    world.generation += 1;
+    world.ack(0);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::new());
+    let connection = world.connection.expect("it was connected");
+    assert!(connection.session.is_ended(), "it has found out that it is not the newest");
+    assert_eq!(world.cursors[&topics()[1]], world.last, "what was acked is done with all the same");
 }
