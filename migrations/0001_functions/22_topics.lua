@@ -3,7 +3,7 @@
 --   ARGV  1 JSON {user, channels, owner (who asks and need not be told, or ""), limit, replace}
 --         2 number of topics to follow  3.. these  then the topics to unfollow
 --         replace true: what is not among those to follow is unfollowed, whatever it is
---   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}}
+--   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}, now in Unix ms}
 --         {"too_many", limit}: nothing was changed
 -- A function because the limit counts what is followed at this moment, and because the owners who must look again are
 -- those recorded at this moment: one that attaches later reads what is followed after it.
@@ -40,10 +40,29 @@ local function follow(keys, argv)
       tell(request.channels, record.owner, { kind = 'topics', user = request.user })
     end
   end
-  return { 'ok', added, removed, names }
+  return { 'ok', added, removed, names, now }
 end
 
 redis.register_function('homing_1_follow', follow)
+
+-- homing_1_forget_cursors: forgets where devices stand in a topic that their user follows no more.
+--   KEYS  1 cursors
+--   ARGV  1 when that was, Unix ms  2.. <user>/<device>
+--   reply how many were forgotten
+-- A function because the caller may be late, and the user may follow the topic again by now: a cursor that was written
+-- since says what was acked since, and must stay.
+local function forget_cursors(keys, argv)
+  local before, forgotten = tonumber(argv[1]) * 1024, 0
+  for i = 2, #argv do
+    local score = redis.call('ZSCORE', keys[1], argv[i])
+    if score and tonumber(score) < before then forgotten = forgotten + redis.call('ZREM', keys[1], argv[i]) end
+  end
+  return forgotten
+end
+
+redis.register_function {
+  function_name = 'homing_1_forget_cursors', callback = forget_cursors, flags = { 'allow-oom' }
+}
 
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers

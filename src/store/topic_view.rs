@@ -52,6 +52,7 @@ impl Store {
             added: request.follow.to_vec(),
             removed: if request.replace { change.removed.clone() } else { request.unfollow.to_vec() },
             devices: std::mem::take(&mut change.devices),
+            at_ms: change.at_ms,
         };
         if !(listed.added.is_empty() && listed.removed.is_empty()) {
             let mut count = 0;

@@ -148,6 +148,33 @@ async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
     assert_eq!(seen.len(), 1, "nothing more of the room: {seen:?}");
 }
 
+// Whoever forgets cursors after an unfollow may come late: what was acked since the user follows again stays acked.
+#[tokio::test]
+async fn an_unfollow_forgets_cursors_and_a_late_one_not_those_that_were_written_since() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let cursor = async || redis.query::<Option<f64>>(&["ZSCORE", "homing:topic:{news}:cursors", "alice/web-1"]).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(client.next_message().await.id, first);
+    client.ack_confirmed(&[&first]).await;
+    assert!(cursor().await.is_some());
+    let path = "/v1/topics/news/followers/alice";
+    let (_, answer) = nodes[0].call(reqwest::Method::DELETE, path, None).await;
+    assert_eq!((&answer["changed"], cursor().await), (&json!(true), None));
+
+    // The calls of two nodes, of which the first one's second half comes after all.
+    let unfollowed = redis.query::<(u64, u64)>(&["TIME"]).await;
+    follow(&nodes[0], "news", "alice").await;
+    let second = publish(&nodes[0], "/v1/topics/news/messages", "second").await;
+    assert_eq!(client.next_message().await.id, second);
+    client.ack_confirmed(&[&second]).await;
+    let at_ms = (unfollowed.0 * 1_000 + unfollowed.1 / 1_000).to_string();
+    let late = ["FCALL", "homing_1_forget_cursors", "1", "homing:topic:{news}:cursors", &at_ms, "alice/web-1"];
+    assert_eq!(redis.query::<u64>(&late).await, 0);
+    assert!(cursor().await.is_some());
+}
+
 #[tokio::test]
 async fn a_broadcast_reaches_every_device_those_that_are_offline_later_and_new_ones_never() {
     let (redis, nodes) = cluster(2, NodeOptions::default()).await;

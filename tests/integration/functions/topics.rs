@@ -33,14 +33,18 @@ enum Followed {
     TooMany(u64),
 }
 
+/// As the function answers it.
+type FollowReply = (String, Vec<String>, Vec<String>, Vec<String>, u64);
+
 impl Followed {
     fn read(reply: &redis::Value) -> Self {
         let (word, limit): (String, u64) = match redis::from_redis_value_ref(reply) {
             Ok(pair) => pair,
             Err(_) => {
-                let (word, mut added, mut removed, mut devices): (String, Vec<String>, Vec<String>, Vec<String>) =
+                let (word, mut added, mut removed, mut devices, at_ms): FollowReply =
                     redis::from_redis_value_ref(reply).expect("a reply of the function");
                 assert_eq!(word, "ok");
+                assert!(at_ms > 0, "it says when");
                 [&mut added, &mut removed, &mut devices].into_iter().for_each(|names| names.sort());
                 return Self::Ok { added, removed, devices };
             }
@@ -74,6 +78,13 @@ impl Library {
 
     async fn follow(&mut self, request: Follow<'_>) -> Followed {
         Followed::read(&self.try_follow(request).await.unwrap_or_else(|error| panic!("{request:?}: {error}")))
+    }
+
+    /// The same; when it happened by Redis's clock, Unix ms.
+    async fn follow_at(&mut self, request: Follow<'_>) -> u64 {
+        let reply = self.try_follow(request).await.unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        let reply: FollowReply = redis::from_redis_value_ref(&reply).expect("something was allowed to change");
+        reply.4
     }
 
     /// What the user follows, and since when.
@@ -357,6 +368,39 @@ impl News {
     async fn exists(&mut self, key: &str) -> bool {
         self.library.query::<u64>(&["EXISTS", key]).await == 1
     }
+}
+
+// The second half of an unfollow comes in a call of its own, after others perhaps: what was acked since must stay acked.
+#[tokio::test]
+async fn cursors_are_forgotten_up_to_an_unfollow_and_not_those_written_since() {
+    let mut news = News::start().await;
+    news.library.follow(Follow { follow: &["news"], ..Follow::default() }).await;
+    let before_ms = news.library.now_ms().await;
+    let at_ms = news.library.follow_at(Follow { unfollow: &["news"], ..Follow::default() }).await;
+    assert!((before_ms..=news.library.now_ms().await).contains(&at_ms));
+    let places = [("alice/a", at_ms - 1, 9_999), ("alice/b", at_ms, 0), ("alice/c", at_ms + 1, 0), ("bob/a", 1, 0)];
+    for (member, ms, seq) in places {
+        news.set_cursor(member, &format!("{ms}-{seq}")).await;
+    }
+    let cursors = news.cursors.clone();
+    let at = at_ms.to_string();
+    let args = [at.as_str(), "alice/a", "alice/b", "alice/c", "alice/none"];
+    assert_eq!(news.library.call::<u64>(Function::ForgetCursors, &[&cursors], &args).await, 1);
+    assert_eq!(news.members().await, ["bob/a", "alice/b", "alice/c"]);
+    assert_eq!(news.library.call::<u64>(Function::ForgetCursors, &[&cursors], &args).await, 0, "a repetition");
+    let later = (at_ms + 1).to_string();
+    let rest = [later.as_str(), "alice/b", "alice/c"];
+    assert_eq!(news.library.call::<u64>(Function::ForgetCursors, &[&cursors], &rest).await, 1);
+    assert_eq!(news.library.call::<u64>(Function::ForgetCursors, &["homing:topic:{x}:cursors"], &args).await, 0);
+    assert_eq!(news.library.call::<u64>(Function::ForgetCursors, &[&cursors], &args[..1]).await, 0, "of nobody");
+
+    for args in [&[][..], &["x", "alice/c"]] {
+        let reply: RedisResult<u64> = news.library.try_call(Function::ForgetCursors, &[&cursors], args).await;
+        assert!(reply.is_err(), "{args:?} gave {reply:?}");
+    }
+    news.library.query::<()>(&["SET", &cursors, "a text"]).await;
+    let reply: RedisResult<u64> = news.library.try_call(Function::ForgetCursors, &[&cursors], &args).await;
+    assert_eq!(reply.expect_err("a wrong type").code(), Some("WRONGTYPE"));
 }
 
 #[tokio::test]
