@@ -67,14 +67,17 @@ redis.register_function {
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers
 --   ARGV  1 longest log  2 oldest age, ms  3 most entries removed at once
+--         4 how long it must be known what was removed when nothing else is left of the topic, ms
 --   reply {log length, entries removed, 1 if there is more to remove: call again, cursors removed}
 -- A function because a follower must learn that something was removed before it reads on behind it: `trimmed` and the
--- trim must not be separated.
+-- trim must not be separated. The keys are looked at first: if one holds something else, nothing is removed.
 local function tend_topic(keys, argv)
   local log, meta, cursors, followers = keys[1], keys[2], keys[3], keys[4]
-  local length_max, page = tonumber(argv[1]), tonumber(argv[3])
+  local length_max, page, known_ms = tonumber(argv[1]), tonumber(argv[3]), whole(tonumber(argv[4]))
   local oldest = whole(math.max(1, now_ms() - tonumber(argv[2]))) .. '-0'
   local length = redis.call('XLEN', log)
+  local trimmed = redis.call('HGET', meta, 'trimmed')
+  local following, standing = redis.call('SCARD', followers), redis.call('ZCARD', cursors)
   local last, more = nil, 0
   if length > length_max then
     local excess = length - length_max
@@ -89,21 +92,27 @@ local function tend_topic(keys, argv)
   end
   local removed, forgotten = 0, 0
   if last then
+    if not trimmed or id_less(trimmed, last) then
+      trimmed = last
+      redis.call('HSET', meta, 'trimmed', last)
+    end
     removed = redis.call('XTRIM', log, 'MINID', '=', next_id(last))
-    local before = redis.call('HGET', meta, 'trimmed')
-    if not before or id_less(before, last) then redis.call('HSET', meta, 'trimmed', last) end
   end
   -- A cursor before what was trimmed says no more than none: its device missed something either way. Those of devices
   -- that are gone go like this too.
-  local trimmed = redis.call('HGET', meta, 'trimmed')
   if trimmed then
     local ms = split_id(trimmed)
     forgotten = redis.call('ZREMRANGEBYSCORE', cursors, '-inf', '(' .. whole(tonumber(ms) * 1024))
   end
-  if redis.call('XLEN', log) == 0 and redis.call('SCARD', followers) == 0 and redis.call('ZCARD', cursors) == 0 then
-    redis.call('DEL', log, meta)
+  length = redis.call('XLEN', log)
+  if length == 0 and following == 0 and standing == forgotten then
+    redis.call('DEL', log)
+    -- Devices that never acknowledged anything here, or whose user is missing in the list, are told by this.
+    redis.call('PEXPIRE', meta, known_ms)
+  else
+    redis.call('PERSIST', meta)
   end
-  return { redis.call('XLEN', log), removed, more, forgotten }
+  return { length, removed, more, forgotten }
 end
 
 redis.register_function { function_name = 'homing_1_tend_topic', callback = tend_topic, flags = { 'allow-oom' } }

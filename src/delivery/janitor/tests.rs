@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use homing_protocol::topic::Topic;
 use redis::Cmd;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -288,6 +289,27 @@ async fn a_pass_finds_users_by_their_inboxes_and_by_devices_without_inbox() {
     passes.renew().await.unwrap();
     let found = passes.pass().await.ok().unwrap();
     assert_eq!((found.users, found.messages, found.removed), (201, 1_000, 200));
+}
+
+#[tokio::test]
+async fn a_pass_trims_topics_however_far_they_are_over_their_limit_and_leaves_what_is_none_alone() {
+    let world = World::new(Limits { topic_length_max: 5, ..Limits::default() }).await;
+    let log = |topic: &str| world.store.keys().name(Key::Log(&Topic::parse(topic).unwrap()));
+    let _: String = world.run(&["SET", &log("a-bad-one"), "a text"]).await;
+    let topics = ["news", "*", "room.1"];
+    for topic in topics {
+        for _ in 0..1_000 {
+            world.run::<String>(&["XADD", &log(topic), "*", "data", "{}"]).await;
+        }
+    }
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, world.limits.janitor_pause);
+    passes.renew().await.unwrap();
+    let found = passes.pass().await.ok().unwrap();
+    assert_eq!(found.removed, 3 * 995);
+    for topic in topics {
+        assert_eq!(world.run::<u64>(&["XLEN", &log(topic)]).await, 5, "{topic}");
+    }
 }
 
 #[tokio::test]

@@ -49,15 +49,21 @@ impl Passes {
         let names = names.map(|key| keys.name(key));
         let limits = self.tending.limits();
         let age_ms = u64::try_from(limits.topic_age_max.as_millis()).unwrap_or(u64::MAX);
+        // A device that was there before is forgotten by then, however late the janitor comes.
+        let known_ms = u64::try_from(limits.device_idle_max.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
         let mut removed = 0;
         for _ in 0..CALLS_MAX {
             let began = Instant::now();
             let mut call = Function::TendTopic.call(&names.each_ref().map(String::as_str));
-            call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES);
+            call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES).arg(known_ms);
             let reply = call.query_async(connection).await.map_err(StoreError::from);
             rest_after(began).await;
             let (_, gone, more, _): (u64, u64, u8, u64) = match reply {
-                Err(StoreError::WrongType | StoreError::Unexpected(_)) => return Ok(removed),
+                Err(StoreError::WrongType) => return Ok(removed),
+                Err(error @ StoreError::Unexpected(_)) => {
+                    tracing::warn!(%error, "a topic cannot be tended");
+                    return Ok(removed);
+                }
                 reply => reply?,
             };
             removed += gone;

@@ -280,11 +280,12 @@ struct TendTopic {
     length_max: u64,
     age_max_ms: u64,
     page: u64,
+    known_ms: u64,
 }
 
 impl Default for TendTopic {
     fn default() -> Self {
-        Self { length_max: 10_000, age_max_ms: NO_AGE_MS, page: 1_000 }
+        Self { length_max: 10_000, age_max_ms: NO_AGE_MS, page: 1_000, known_ms: 60_000 }
     }
 }
 
@@ -317,7 +318,8 @@ impl News {
     }
 
     async fn try_tend(&mut self, request: TendTopic) -> RedisResult<(u64, u64, u64, u64)> {
-        let args = [request.length_max, request.age_max_ms, request.page].map(|number| number.to_string());
+        let args =
+            [request.length_max, request.age_max_ms, request.page, request.known_ms].map(|number| number.to_string());
         let args = args.each_ref().map(String::as_str);
         let keys = [self.log.clone(), self.meta.clone(), self.cursors.clone(), self.followers.clone()];
         self.library.try_call(Function::TendTopic, &keys.each_ref().map(String::as_str), &args).await
@@ -565,7 +567,15 @@ async fn a_topic_is_forgotten_when_it_is_empty_and_nobody_follows_or_stands_in_i
     news.library.query::<u64>(&["DEL", &cursors]).await;
     assert_eq!(news.tend(empty).await, Tended { length: 0, removed: 0, more: 0, forgotten: 0 });
     assert!(!news.exists(&log).await);
-    assert!(!news.exists(&meta).await);
+    // Who was away, and stands nowhere yet, must be told all the same.
+    assert_eq!(news.trimmed().await.as_deref(), Some("3-0"));
+    let left_ms: i64 = news.library.query(&["PTTL", &meta]).await;
+    assert!((1..=60_000).contains(&left_ms), "{left_ms}");
+
+    // The topic lives again: what was removed is not forgotten any more.
+    news.add(&["4-0"]).await;
+    news.tend(TendTopic::default()).await;
+    assert_eq!((news.library.query::<i64>(&["PTTL", &meta]).await, news.trimmed().await.as_deref()), (-1, Some("3-0")));
 }
 
 #[tokio::test]
@@ -588,8 +598,9 @@ async fn a_visit_with_bad_arguments_or_keys_of_another_type_is_refused_and_keeps
     let keys = [news.log.clone(), news.meta.clone(), news.cursors.clone(), news.followers.clone()];
     let names = keys.each_ref().map(String::as_str);
     news.add_numbered(1, 3).await;
-    for args in [&[][..], &["1"], &["1", "1"], &["x", "1", "1"], &["1", "x", "1"], &["1", "1", "x"]] {
-        let reply: RedisResult<redis::Value> = news.library.try_call(Function::TendTopic, &names, args).await;
+    for args in ["", "1", "1 1", "1 1 1", "x 1 1 1", "1 x 1 1", "1 1 x 1", "1 1 1 x"] {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let reply: RedisResult<redis::Value> = news.library.try_call(Function::TendTopic, &names, &args).await;
         assert!(reply.is_err(), "{args:?} gave {reply:?}");
     }
     assert_eq!((news.ids().await.len(), news.trimmed().await), (3, None));
@@ -602,5 +613,8 @@ async fn a_visit_with_bad_arguments_or_keys_of_another_type_is_refused_and_keeps
         let error = news.try_tend(TendTopic { length_max: 0, ..TendTopic::default() }).await.expect_err("a wrong type");
         assert_eq!(error.code(), Some("WRONGTYPE"), "{key}: {error}");
         assert_eq!(news.library.query::<String>(&["GET", key]).await, "a text");
+        if *key != news.log {
+            assert_eq!(news.ids().await.len(), 3, "nothing goes that nobody could be told of");
+        }
     }
 }
