@@ -154,6 +154,10 @@ impl Shard {
         let topic = match &wish {
             Wish::Head(topic) | Wish::Read(topic, _) => topic.clone(),
         };
+        if !self.feeds.is_asking(&topic) {
+            // All who had followed are gone; whoever follows since begins with a question of its own.
+            return;
+        }
         let outcome = match wish {
             Wish::Head(_) => self.complete_head(&topic, pipeline::next(values), now),
             Wish::Read(_, after) => self.complete_feed(&topic, after, values, now),
