@@ -84,7 +84,8 @@ impl Session {
         if let (Some(topics), Some(Gap { reason: GapReason::Epoch, .. })) = (&mut self.topics, &attachment.gap) {
             topics.rewound();
         }
-        self.handle_gap(attachment.gap, actions);
+        let gap = self.newest_gap(attachment.gap);
+        self.handle_gap(gap, actions);
         self.dirty = true;
         self.walk_number = self.walk_number.wrapping_add(1);
         self.walk = Some(Walk { after: EntryId::MIN, again: false });
@@ -184,12 +185,21 @@ impl Session {
 
     /// A gap was opened, or is open at the attach.
     pub fn handle_gap(&mut self, gap: Option<Gap>, actions: &mut Vec<Action>) {
-        if let Some(gap) = gap
+        if self.phase == Phase::Opening && self.attach == Attach::InFlight && gap.is_some() {
+            // The attach may have been executed already, and know nothing of it.
+            self.gap_heard = gap.map(Box::new);
+        } else if let Some(gap) = gap
             && self.phase == Phase::Live
         {
             actions.push(Action::GapTold(gap.reason));
             actions.push(Action::Send(ServerFrame::Gap { gap, epoch: self.epoch_text() }.encode(None)));
         }
+    }
+
+    /// What the attach says, or what was heard of since it was executed.
+    fn newest_gap(&mut self, of_attach: Option<Gap>) -> Option<Gap> {
+        let heard = self.gap_heard.take().map(|gap| *gap);
+        heard.filter(|heard| of_attach.as_ref().is_none_or(|gap| heard.count > gap.count)).or(of_attach)
     }
 
     /// The primary epoch changed: attach again, whatever the generation; buffered acks mean nothing any more.
