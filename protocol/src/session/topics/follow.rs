@@ -147,7 +147,7 @@ impl Session {
         }
     }
 
-    pub(in super::super) fn handle_follows_loaded(&mut self, follows: Follows, actions: &mut Vec<Action>) {
+    pub(in super::super) fn handle_follows_loaded(&mut self, now: Now, follows: Follows, actions: &mut Vec<Action>) {
         let ended = self.is_ended();
         let Some(topics) = &mut self.topics else { return };
         topics.load = if topics.load == (Load::InFlight { again: true }) { Load::Needed } else { Load::Done };
@@ -178,5 +178,7 @@ impl Session {
                 topics.followed.insert(index, Followed::new(topic, since_ms));
             }
         }
+        // Acks in a topic that is followed no more wait for nothing.
+        self.confirm_written(now, actions);
     }
 }

@@ -484,3 +484,20 @@ fn an_ack_is_not_confirmed_once_another_connection_has_taken_over() {
     assert!(connection.session.is_ended(), "it has found out that it is not the newest");
     assert_eq!(world.cursors[&topics()[1]], world.last, "what was acked is done with all the same");
 }
+
+#[test]
+fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.publish(false);
+    world.feed(0);
+    let ids = world.connection.as_ref().expect("it is connected").unacked.clone();
+    world.ack(1);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
+    let none: Answer = Reply::FollowsLoaded(Box::default());
+    world.with(|session, now, actions| session.handle_reply(now, Command::LoadFollows, none, actions), None);
+    assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
+}
