@@ -148,6 +148,32 @@ async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
     assert_eq!(seen.len(), 1, "nothing more of the room: {seen:?}");
 }
 
+// What counts is the user's own record; the topic's list may lack a name, or have one left, if a node died between the two.
+#[tokio::test]
+async fn a_repeated_frame_mends_the_list_of_followers_as_a_repeated_call_does() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", allowed("alice", json!(["*"]))).await;
+    let listed = async || redis.query::<bool>(&["SISMEMBER", "homing:topic:{room.1}:followers", "alice"]).await;
+    let is =
+        async |wanted: bool| eventually("the list is right", async || (listed().await == wanted).then_some(())).await;
+    for repetition in [false, true] {
+        client.send(json!({ "type": "follow", "topics": ["room.1"] })).await;
+        client.expect_frame("followed").await;
+        is(true).await;
+        if !repetition {
+            redis.query::<u64>(&["SREM", "homing:topic:{room.1}:followers", "alice"]).await;
+        }
+    }
+    for repetition in [false, true] {
+        client.send(json!({ "type": "unfollow", "topics": ["room.1"] })).await;
+        client.expect_frame("unfollowed").await;
+        is(false).await;
+        if !repetition {
+            redis.query::<u64>(&["SADD", "homing:topic:{room.1}:followers", "alice"]).await;
+        }
+    }
+}
+
 // Whoever forgets cursors after an unfollow may come late: what was acked since the user follows again stays acked.
 #[tokio::test]
 async fn an_unfollow_forgets_cursors_and_a_late_one_not_those_that_were_written_since() {

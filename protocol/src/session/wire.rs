@@ -392,7 +392,7 @@ pub enum Action {
     Follow(Topic),
     /// It does not want that any more.
     Unfollow(Topic),
-    /// The user follows other topics now: whoever keeps lists of followers must know.
+    /// The user follows these topics now, or does not any more: lists of followers must say so, whether or not they did.
     FollowsChanged(Box<FollowChange>),
     /// Send a close frame, after what was sent before, and end the connection.
     Close(CloseCode),

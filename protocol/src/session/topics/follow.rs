@@ -95,7 +95,9 @@ impl Session {
             own.changing = false;
         }
         match outcome {
-            Ok(change) => {
+            Ok(mut change) => {
+                // What was so before may be missing in the topics' lists, if a node died between the two writes.
+                *(if follow { &mut change.added } else { &mut change.removed }) = topics.clone();
                 actions.push(Action::FollowsChanged(Box::new(change)));
                 if self.is_ended() {
                     return;
