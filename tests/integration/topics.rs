@@ -53,6 +53,39 @@ async fn one_append_reaches_every_follower_on_every_node() {
     assert_eq!((status, &receipt["followers"], &receipt["devices_acked"]), (200, &json!(6), &json!(6)));
 }
 
+// As the documentation says: a cursor tells where a device stands, not where it began.
+#[tokio::test]
+async fn a_device_that_began_after_a_message_counts_as_done_with_it_once_it_is_further() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut early = Client::connect(&nodes[0], "alice", "early", confirming()).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(early.next_message().await.id, first);
+    let first_ms: u64 = first["news/".len()..].split_once('-').expect("an id").0.parse().expect("a number");
+    eventually("the next millisecond", async || {
+        let (seconds, micros): (u64, u64) = redis.query(&["TIME"]).await;
+        (seconds * 1_000 + micros / 1_000 > first_ms).then_some(())
+    })
+    .await;
+    let mut late = Client::connect(&nodes[0], "alice", "late", confirming()).await;
+    let acked = async || {
+        let path = format!("/v1/topics/news/messages/{}", &first["news/".len()..]);
+        let devices = nodes[0].get(&format!("{path}/followers")).await.1["items"][0]["devices"].clone();
+        let acked = |name: &str| {
+            let devices = devices.as_array().expect("a list").iter();
+            devices.clone().any(|device| device["device"] == name && device["acked"] == true)
+        };
+        (nodes[0].get(&path).await.1["devices_acked"].clone(), acked("early"), acked("late"))
+    };
+    assert_eq!(acked().await, (json!(0), false, false));
+    let second = publish(&nodes[0], "/v1/topics/news/messages", "second").await;
+    assert_eq!(late.next_message().await.id, second, "it was never given the first one");
+    late.ack_confirmed(&[&second]).await;
+    assert_eq!(acked().await, (json!(1), false, true));
+    early.ack_confirmed(&[&first]).await;
+    assert_eq!(acked().await, (json!(2), true, true));
+}
+
 #[tokio::test]
 async fn a_follower_that_was_offline_catches_up_from_its_cursor_on_another_node() {
     let (_redis, nodes) = cluster(2, NodeOptions::default()).await;
