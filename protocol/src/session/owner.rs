@@ -204,16 +204,18 @@ impl Session {
 
     /// The primary epoch changed: attach again, whatever the generation; buffered acks mean nothing any more.
     pub fn handle_epoch(&mut self, primary: u64) {
-        if self.is_ended() || primary == self.epoch.0 {
+        if primary == self.epoch.0 {
             return;
         }
+        // Also those of a session that is ending, or would end before it has attached again.
         self.drop_acks();
         if let Some(topics) = &mut self.topics {
+            topics.start_over();
             topics.rewound();
         }
         // No incarnation is 0, so that the attach sees a changed epoch and starts over.
         self.epoch = (primary, 0);
-        if self.attach != Attach::InFlight {
+        if !self.is_ended() && self.attach != Attach::InFlight {
             self.attach = Attach::Needed(self.mode_after_epoch());
         }
     }

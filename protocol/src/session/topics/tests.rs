@@ -501,3 +501,26 @@ fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more(
     world.with(|session, now, actions| session.handle_reply(now, Command::LoadFollows, none, actions), None);
     assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
 }
+
+// Ids may run backwards then: a cursor of before would hide what is appended next.
+#[test]
+fn a_cursor_that_was_not_written_is_dropped_with_its_epoch_also_by_a_session_that_ends() {
+    for ends_first in [true, false] {
+        let mut world = World::new(false);
+        world.connect(0, 4, true);
+        world.settle();
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        world.send();
+        world.reply(true);
+        if ends_first {
+            world.with(|session, _, _| session.handle_disconnected(), None);
+        }
+        world.with(|session, _, _| session.handle_epoch(2), None);
+        world.with(|session, _, _| session.handle_disconnected(), None);
+        world.pass(2_000);
+        world.settle();
+        assert_eq!(world.cursors, BTreeMap::new(), "it ended before the epoch: {ends_first}");
+    }
+}
