@@ -3,7 +3,7 @@
 --   ARGV  1 JSON {user, channels, owner (who asks and need not be told, or ""), limit, replace}
 --         2 number of topics to follow  3.. these  then the topics to unfollow
 --         replace true: what is not among those to follow is unfollowed, whatever it is
---   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}}
+--   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}, now in Unix ms}
 --         {"too_many", limit}: nothing was changed
 -- A function because the limit counts what is followed at this moment, and because the owners who must look again are
 -- those recorded at this moment: one that attaches later reads what is followed after it.
@@ -40,22 +40,45 @@ local function follow(keys, argv)
       tell(request.channels, record.owner, { kind = 'topics', user = request.user })
     end
   end
-  return { 'ok', added, removed, names }
+  return { 'ok', added, removed, names, now }
 end
 
 redis.register_function('homing_1_follow', follow)
 
+-- homing_1_forget_cursors: forgets where devices stand in a topic that their user follows no more.
+--   KEYS  1 cursors
+--   ARGV  1 when that was, Unix ms  2.. <user>/<device>
+--   reply how many were forgotten
+-- A function because the caller may be late, and the user may follow the topic again by now: a cursor that was written
+-- since says what was acked since, and must stay.
+local function forget_cursors(keys, argv)
+  local before, forgotten = tonumber(argv[1]) * 1024, 0
+  for i = 2, #argv do
+    local score = redis.call('ZSCORE', keys[1], argv[i])
+    if score and tonumber(score) < before then forgotten = forgotten + redis.call('ZREM', keys[1], argv[i]) end
+  end
+  return forgotten
+end
+
+redis.register_function {
+  function_name = 'homing_1_forget_cursors', callback = forget_cursors, flags = { 'allow-oom' }
+}
+
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers
 --   ARGV  1 longest log  2 oldest age, ms  3 most entries removed at once  4 most cursors removed at once
+--         5 how long it must be known what was removed when nothing else is left of the topic, ms
 --   reply {log length, entries removed, 1 if there is more to remove: call again, cursors removed}
 -- A function because a follower must learn that something was removed before it reads on behind it: `trimmed` and the
--- trim must not be separated.
+-- trim must not be separated. The keys are looked at first: if one holds something else, nothing is removed.
 local function tend_topic(keys, argv)
   local log, meta, cursors, followers = keys[1], keys[2], keys[3], keys[4]
   local length_max, page, cursors_page = tonumber(argv[1]), tonumber(argv[3]), tonumber(argv[4])
+  local known_ms = whole(tonumber(argv[5]))
   local oldest = whole(math.max(1, now_ms() - tonumber(argv[2]))) .. '-0'
   local length = redis.call('XLEN', log)
+  local trimmed = redis.call('HGET', meta, 'trimmed')
+  local following, standing = redis.call('SCARD', followers), redis.call('ZCARD', cursors)
   local last, more = nil, 0
   if length > length_max then
     local excess = length - length_max
@@ -70,13 +93,14 @@ local function tend_topic(keys, argv)
   end
   local removed, forgotten = 0, 0
   if last then
+    if not trimmed or id_less(trimmed, last) then
+      trimmed = last
+      redis.call('HSET', meta, 'trimmed', last)
+    end
     removed = redis.call('XTRIM', log, 'MINID', '=', next_id(last))
-    local before = redis.call('HGET', meta, 'trimmed')
-    if not before or id_less(before, last) then redis.call('HSET', meta, 'trimmed', last) end
   end
   -- A cursor before what was trimmed says no more than none: its device missed something either way. Those of devices
   -- that are gone go like this too.
-  local trimmed = redis.call('HGET', meta, 'trimmed')
   if trimmed then
     -- In parentheses: the sequence would be taken for the number's base.
     local ms = tonumber((split_id(trimmed)))
@@ -85,10 +109,15 @@ local function tend_topic(keys, argv)
     -- Those with the lowest scores.
     if behind > 0 then forgotten = redis.call('ZREMRANGEBYRANK', cursors, 0, behind - 1) end
   end
-  if redis.call('XLEN', log) == 0 and redis.call('SCARD', followers) == 0 and redis.call('ZCARD', cursors) == 0 then
-    redis.call('DEL', log, meta)
+  length = redis.call('XLEN', log)
+  if length == 0 and following == 0 and standing == forgotten then
+    redis.call('DEL', log)
+    -- Devices that never acknowledged anything here, or whose user is missing in the list, are told by this.
+    redis.call('PEXPIRE', meta, known_ms)
+  else
+    redis.call('PERSIST', meta)
   end
-  return { redis.call('XLEN', log), removed, more, forgotten }
+  return { length, removed, more, forgotten }
 end
 
 redis.register_function { function_name = 'homing_1_tend_topic', callback = tend_topic, flags = { 'allow-oom' } }

@@ -1,4 +1,4 @@
-//! Topics: their names, the ids of their messages, and which of them a token lets a client follow.
+//! Topics: their names, the ids of their messages, cursors in them, and which of them a token lets a client follow.
 
 use std::fmt;
 
@@ -79,6 +79,27 @@ impl fmt::Display for MessageId {
             Self::Topic(topic, id) => write!(formatter, "{topic}/{id}"),
         }
     }
+}
+
+/// Sequence numbers that a cursor can tell apart within a millisecond.
+const CURSOR_SEQ_MAX: u64 = 1 << 10;
+/// Beyond 2^53, numbers in a sorted set lose digits.
+const CURSOR_MS_MAX: u64 = (1 << 43) - 1;
+
+/// A cursor as the score of a sorted set, which keeps the largest of what is written (`ZADD GT`) and counts how many
+/// have passed an entry (`ZCOUNT`). What does not fit is rounded down: a message may then be delivered twice, never not.
+#[must_use]
+pub fn cursor_score(id: EntryId) -> u64 {
+    if id.ms > CURSOR_MS_MAX {
+        return CURSOR_MS_MAX * CURSOR_SEQ_MAX;
+    }
+    id.ms * CURSOR_SEQ_MAX + id.seq.min(CURSOR_SEQ_MAX - 1)
+}
+
+/// The reverse of [`cursor_score`].
+#[must_use]
+pub fn cursor_of_score(score: u64) -> EntryId {
+    EntryId { ms: score / CURSOR_SEQ_MAX, seq: score % CURSOR_SEQ_MAX }
 }
 
 /// Most patterns in one token.
@@ -190,6 +211,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_cursor_is_never_rounded_up_and_keeps_its_order(a in (0u64..1 << 44, 0u64..3_000), b in (0u64..1 << 44, 0u64..3_000)) {
+            let [a, b] = [a, b].map(|(ms, seq)| EntryId { ms, seq });
+            prop_assert!(cursor_of_score(cursor_score(a)) <= a);
+            prop_assert_eq!(cursor_score(a) as f64 as u64, cursor_score(a));
+            if a <= b {
+                prop_assert!(cursor_score(a) <= cursor_score(b));
+            }
+            if a.seq < CURSOR_SEQ_MAX && a.ms <= CURSOR_MS_MAX {
+                prop_assert_eq!(cursor_of_score(cursor_score(a)), a);
+            }
+        }
+
         #[test]
         fn matching_is_what_it_is_defined_to_be(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
             prop_assert_eq!(matches(&pattern, &text), matches_by_definition(pattern.as_bytes(), text.as_bytes()));

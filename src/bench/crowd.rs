@@ -3,7 +3,7 @@
 
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
@@ -17,7 +17,6 @@ use super::progress::Progress;
 use super::report::{Findings, Unit};
 use super::stage;
 use super::worker::orders::Report;
-use crate::store::keys::cursor_score;
 use crate::store::{Key, KeySpace};
 
 /// Users that are written at once.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 
 use super::BenchError;
 use super::appends::{Appended, Appender, Load};
@@ -23,7 +23,6 @@ use super::slow::SlowLog;
 use super::stage::{self, DRAIN_MAX, Stage, Usage};
 use super::worker::orders::{Order, Report};
 use super::worker::payload::Payloads;
-use crate::store::keys::cursor_score;
 use crate::store::{Key, KeySpace};
 
 /// Topics a user follows unless the node is told otherwise.

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::connection::{Connection, Incoming, ServerFrame, Unconnected};
 use super::exit::{Exit, Failure, OrExit as _, note, print};
 use super::listen::{From, ListenOptions};
-use super::token::Signer;
+use super::token::{Allowed, Signer};
 use crate::config::quantity::Span;
 use crate::config::{ClientConfig, host};
 
@@ -147,7 +147,7 @@ impl Listener {
 
     fn token(&self) -> Result<String, Failure> {
         match (&self.signer, &self.options.user, &self.options.token) {
-            (Some(signer), Some(user), _) => signer.sign(user, None, &[], TOKEN_TTL),
+            (Some(signer), Some(user), _) => signer.sign(user, Allowed::default(), TOKEN_TTL),
             (_, _, Some(token)) => Ok(token.clone()),
             _ => Err(Failure::new(Exit::Usage, "give --token or --user")),
         }

@@ -6,7 +6,7 @@ use homing_protocol::session::{Attachment, Command, Failure, FollowChange, Now, 
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
-use super::fan_out::CursorGroup;
+use super::fan_out::{CursorGroup, CursorMove};
 use super::feeds::Wish;
 use super::link::ClientId;
 use super::pipeline::{self, Target};
@@ -159,12 +159,12 @@ impl Shard {
                     self.nonce += u64::from(held.nonce == 0);
                     held.nonce = if held.nonce == 0 { self.nonce } else { held.nonce };
                 }
-                if let Command::WriteCursor { topic, id, rewind } = command {
-                    let who = (held.session.user(), held.session.device());
-                    self.cursor_writes.add(key, who, (topic, id, rewind));
+                let target = Target { user: held.session.user(), device: held.session.device() };
+                if let Command::WriteCursor { topic, id, rewind, confirm } = command {
+                    let write = CursorMove { topic, id, rewind, confirm };
+                    self.cursor_writes.add(self.store.keys(), key, target, write);
                     continue;
                 }
-                let target = Target { user: held.session.user(), device: held.session.device() };
                 let replies =
                     pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
                 items.push(Item::Session { key, command, replies });
@@ -235,18 +235,14 @@ impl Shard {
                             own.for_each(drop);
                         }
                         Item::Cursors(group) => {
-                            let outcome = replies::check(values.next().unwrap_or(Value::Nil)).map(drop);
-                            let outcome = outcome.map_err(|error| {
-                                self.note_error(&error);
-                                pipeline::failure(&error)
-                            });
-                            self.complete_cursors(group, outcome, now);
+                            let mut own = values.by_ref().take(group.replies());
+                            self.complete_cursors(group, &mut own, now);
+                            own.for_each(drop);
                         }
                         Item::Order(order, replies) => {
                             let mut own = values.by_ref().take(replies);
-                            let first = own.next().unwrap_or(Value::Nil);
+                            self.complete_order(order, &mut own, now);
                             own.for_each(drop);
-                            self.complete_order(order, first, now);
                         }
                     }
                 }
@@ -261,7 +257,7 @@ impl Shard {
                         Item::Session { key, command, .. } => {
                             self.reply(key, command, Reply::Failed(Failure::Disconnected), now);
                         }
-                        Item::Cursors(group) => self.complete_cursors(group, Err(Failure::Disconnected), now),
+                        Item::Cursors(group) => self.lose_cursors(group, now),
                         Item::Order(order, _) => self.restore(order, now),
                     }
                 }
@@ -336,12 +332,12 @@ impl Shard {
         }
     }
 
-    fn complete_order(&mut self, order: Order, value: Value<'_>, now: Now) {
+    fn complete_order<'a>(&mut self, order: Order, values: &mut impl Iterator<Item = Value<'a>>, now: Now) {
         let order = match order {
-            Order::Feed(wish) => return self.complete_wish(wish, value, now),
+            Order::Feed(wish) => return self.complete_wish(wish, values, now),
             order => order,
         };
-        let value = match replies::check(value) {
+        let value = match replies::check(pipeline::next(values)) {
             Ok(value) => value,
             Err(error) => {
                 if let Order::Presence(step) = order {

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 
 use super::feeds::Wish;
-use super::pipeline;
+use super::pipeline::Target;
 use super::sessions::SessionKey;
 use super::shard::{Shard, TICK_MS, millis};
-use crate::store::keys::cursor_score;
+use super::{pipeline, topic_pipeline};
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
 use crate::store::{Key, KeySpace, StoreError, topics};
@@ -29,7 +29,16 @@ pub(super) struct CursorGroup {
     topic: Topic,
     /// Cursors that must go back, as only those of another epoch must.
     rewind: bool,
-    parts: Vec<(SessionKey, EntryId)>,
+    parts: Vec<CursorPart>,
+}
+
+/// A session's cursor.
+#[derive(Debug)]
+struct CursorPart {
+    key: SessionKey,
+    id: EntryId,
+    /// The recorded generation is asked for, too: an ack that waits for this is confirmed only if it is the session's.
+    confirm: bool,
 }
 
 /// What sessions want to be written, gathered while a pipeline is put together.
@@ -39,18 +48,35 @@ pub(super) struct CursorWrites {
     groups: HashMap<(Topic, bool), Vec<CursorWrite>>,
 }
 
-/// A session's cursor, and what stands for its device.
-type CursorWrite = (SessionKey, EntryId, String);
+/// A session's cursor, what stands for its device there, and where its device's record is, if that is asked for.
+#[derive(Debug)]
+struct CursorWrite {
+    key: SessionKey,
+    id: EntryId,
+    member: String,
+    record: Option<(String, Name)>,
+}
+
+/// Where a session's cursor goes.
+#[derive(Debug)]
+pub(super) struct CursorMove {
+    pub(super) topic: Topic,
+    pub(super) id: EntryId,
+    pub(super) rewind: bool,
+    pub(super) confirm: bool,
+}
 
 impl CursorWrites {
     /// Adds a session's cursor.
-    pub(super) fn add(&mut self, key: SessionKey, (user, device): (&Name, &Name), write: (Topic, EntryId, bool)) {
-        let (topic, id, rewind) = write;
+    pub(super) fn add(&mut self, keys: &KeySpace, key: SessionKey, target: Target<'_>, write: CursorMove) {
+        let Target { user, device } = target;
+        let CursorMove { topic, id, rewind, confirm } = write;
         let member = KeySpace::cursor_member(user, device);
-        self.groups.entry((topic, rewind)).or_default().push((key, id, member));
+        let record = confirm.then(|| (keys.name(Key::Devices(user)), device.clone()));
+        self.groups.entry((topic, rewind)).or_default().push(CursorWrite { key, id, member, record });
     }
 
-    /// Writes the commands, each of one reply.
+    /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
     pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
         let mut groups = Vec::new();
         for ((topic, rewind), writes) in self.groups.drain() {
@@ -62,10 +88,16 @@ impl CursorWrites {
                     // Whoever is late, another connection of the device, cannot take a cursor back.
                     command.arg("GT");
                 }
-                for (_, id, member) in writes {
+                for CursorWrite { id, member, .. } in writes {
                     command.number(cursor_score(*id)).arg(member);
                 }
-                let parts = writes.iter().map(|(key, id, _)| (*key, *id)).collect();
+                drop(command);
+                for (devices, device) in writes.iter().filter_map(|write| write.record.as_ref()) {
+                    pipeline.command(3).arg("HGET").arg(devices).arg(device.as_str());
+                }
+                let part =
+                    |write: &CursorWrite| CursorPart { key: write.key, id: write.id, confirm: write.record.is_some() };
+                let parts = writes.iter().map(part).collect();
                 groups.push(CursorGroup { topic: topic.clone(), rewind, parts });
             }
         }
@@ -74,10 +106,9 @@ impl CursorWrites {
 }
 
 impl CursorGroup {
-    /// Each session's own command, as it gave it.
-    fn commands(self) -> impl Iterator<Item = (SessionKey, Command)> {
-        let Self { topic, rewind, parts } = self;
-        parts.into_iter().map(move |(key, id)| (key, Command::WriteCursor { topic: topic.clone(), id, rewind }))
+    /// Commands of the pipeline.
+    pub(super) fn replies(&self) -> usize {
+        1 + self.parts.iter().filter(|part| part.confirm).count()
     }
 }
 
@@ -103,7 +134,7 @@ impl Shard {
         topics.iter().for_each(|topic| self.feeds.unfollow(topic, key));
     }
 
-    /// Adds what feeds want to the pipeline; each wish has one reply.
+    /// Adds what feeds want to the pipeline.
     pub(super) fn encode_wish(keys: &KeySpace, pipeline: &mut Commands, wish: &Wish) {
         match wish {
             Wish::Head(topic) => {
@@ -113,17 +144,23 @@ impl Shard {
                 let mut read = pipeline.command(6);
                 read.arg("XRANGE").arg(keys.name(Key::Log(topic))).arg(pipeline::after(*after)).arg("+");
                 read.arg("COUNT").number(*count);
+                drop(read);
+                topic_pipeline::encode_trimmed(pipeline, &keys.name(Key::TopicMeta(topic)));
             }
         }
     }
 
-    pub(super) fn complete_wish(&mut self, wish: Wish, value: Value<'_>, now: Now) {
+    pub(super) fn complete_wish<'a>(&mut self, wish: Wish, values: &mut impl Iterator<Item = Value<'a>>, now: Now) {
         let topic = match &wish {
             Wish::Head(topic) | Wish::Read { topic, .. } => topic.clone(),
         };
+        if !self.feeds.is_asking(&topic) {
+            // All who had followed are gone; whoever follows since begins with a question of its own.
+            return;
+        }
         let outcome = match wish {
-            Wish::Head(_) => self.complete_head(&topic, value, now),
-            Wish::Read { after, count, .. } => self.complete_feed(&topic, (after, count), value, now),
+            Wish::Head(_) => self.complete_head(&topic, pipeline::next(values), now),
+            Wish::Read { after, count, .. } => self.complete_feed(&topic, (after, count), values, now),
         };
         if let Err(error) = outcome {
             self.feeds.answered(&topic, None, false);
@@ -143,24 +180,33 @@ impl Shard {
         Ok(())
     }
 
-    fn complete_feed(
+    fn complete_feed<'a>(
         &mut self,
         topic: &Topic,
         (after, count): (EntryId, u64),
-        value: Value<'_>,
+        values: &mut impl Iterator<Item = Value<'a>>,
         now: Now,
     ) -> Result<(), StoreError> {
-        let entries = replies::entries(value)?;
-        let Some(last) = entries.last().map(|entry| entry.id) else {
+        let entries = replies::entries(pipeline::next(values))?;
+        let trimmed = topics::optional_id(pipeline::next(values))?;
+        if entries.is_empty() && trimmed <= after {
             self.feeds.answered(topic, Some(after), false);
             return Ok(());
-        };
+        }
         self.observer.topic_entries.increment(entries.len() as u64);
         let config = self.session_config.clone();
-        let batch = TopicBatch::new(topic.clone(), after, &entries, config.payload_bytes_max, config.frame_bytes_max);
-        self.feeds.answered(topic, Some(last), entries.len() as u64 >= count);
-        let bytes: usize = entries.iter().flat_map(|entry| &entry.fields).map(|(_, value)| value.len()).sum();
-        self.feeds.saw(topic, (bytes / entries.len()) as u64);
+        let batch = TopicBatch::new(
+            topic.clone(),
+            (after, trimmed),
+            &entries,
+            config.payload_bytes_max,
+            config.frame_bytes_max,
+        );
+        self.feeds.answered(topic, Some(batch.last()), entries.len() as u64 >= count);
+        if !entries.is_empty() {
+            let bytes: usize = entries.iter().flat_map(|entry| &entry.fields).map(|(_, value)| value.len()).sum();
+            self.feeds.saw(topic, (bytes / entries.len()) as u64);
+        }
         self.shared_frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
         for key in self.feeds.followers(topic) {
             let Some(held) = self.sessions.get_mut(key) else { continue };
@@ -171,11 +217,45 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn complete_cursors(&mut self, group: CursorGroup, outcome: Result<(), Failure>, now: Now) {
-        self.observer.cursor_writes.increment(group.parts.len() as u64);
-        for (key, command) in group.commands() {
-            self.reply(key, command, outcome.map_or_else(Reply::Failed, |()| Reply::Done), now);
+    /// The replies of a group came back.
+    pub(super) fn complete_cursors<'a>(
+        &mut self,
+        group: CursorGroup,
+        values: &mut impl Iterator<Item = Value<'a>>,
+        now: Now,
+    ) {
+        let written = replies::check(pipeline::next(values)).map(drop);
+        let written = written.map_err(|error| self.note_failure(&error));
+        self.hand_out_cursors(group, now, |shard, confirm| {
+            let generation = if confirm { pipeline::recorded_generation(pipeline::next(values)) } else { Ok(None) };
+            let generation = generation.map_err(|error| shard.note_failure(&error));
+            written.and(generation).map_or_else(Reply::Failed, |generation| Reply::CursorWritten { generation })
+        });
+    }
+
+    /// Whether a group was written is unknown.
+    pub(super) fn lose_cursors(&mut self, group: CursorGroup, now: Now) {
+        self.hand_out_cursors(group, now, |_, _| Reply::Failed(Failure::Disconnected));
+    }
+
+    /// Gives each session's command back as it gave it, with a reply that depends on whether it is to be confirmed.
+    fn hand_out_cursors(
+        &mut self,
+        group: CursorGroup,
+        now: Now,
+        mut reply: impl FnMut(&mut Self, bool) -> Reply<&'static [u8]>,
+    ) {
+        let CursorGroup { topic, rewind, parts } = group;
+        self.observer.cursor_writes.increment(parts.len() as u64);
+        for CursorPart { key, id, confirm } in parts {
+            let reply = reply(self, confirm);
+            self.reply(key, Command::WriteCursor { topic: topic.clone(), id, rewind, confirm }, reply, now);
         }
+    }
+
+    fn note_failure(&mut self, error: &StoreError) -> Failure {
+        self.note_error(error);
+        pipeline::failure(error)
     }
 
     /// Lost wake-ups of topics are made good here, as the sweep does for inboxes, and what was refused is tried again.

@@ -207,6 +207,11 @@ impl Feeds {
         }
     }
 
+    /// Whether a wish of this feed is on its way: one of the same name may have been dropped with its wish.
+    pub(super) fn is_asking(&self, topic: &Topic) -> bool {
+        self.feeds.get(topic.as_str()).is_some_and(|feed| feed.asking)
+    }
+
     /// A wish came back. `seen`: up to where the log was seen now, `None` if that was refused; `more`: it may hold more;
     /// answers whether it was seen for the first time.
     pub(super) fn answered(&mut self, topic: &Topic, seen: Option<EntryId>, more: bool) -> bool {
@@ -268,6 +273,22 @@ mod tests {
         assert!(!feeds.has_wishes(), "not asked for again at once");
         feeds.retry();
         assert_eq!(feeds.take_wishes(), [Wish::Head(bad)]);
+    }
+
+    // Its first answer must be where its log ends: only that opens it for its followers.
+    #[test]
+    fn a_topic_that_is_followed_anew_waits_for_no_answer_to_those_who_left() {
+        let (mut feeds, topic) = (Feeds::default(), Topic::parse("news").unwrap());
+        feeds.follow(&topic, SessionKey::of(1));
+        feeds.subscribed(&topic);
+        assert_eq!(feeds.take_wishes(), [Wish::Head(topic.clone())]);
+        assert!(feeds.is_asking(&topic));
+        feeds.unfollow(&topic, SessionKey::of(1));
+        feeds.follow(&topic, SessionKey::of(2));
+        assert!(!feeds.is_asking(&topic));
+        feeds.subscribed(&topic);
+        assert_eq!(feeds.take_wishes(), [Wish::Head(topic.clone())]);
+        assert!(feeds.is_asking(&topic));
     }
 
     #[test]

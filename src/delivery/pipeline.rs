@@ -353,7 +353,7 @@ impl<'a> Record<'a> {
 }
 
 /// The generation in a device's record; `None` if there is no record.
-fn recorded_generation(value: Value<'_>) -> Result<Option<u64>, StoreError> {
+pub(super) fn recorded_generation(value: Value<'_>) -> Result<Option<u64>, StoreError> {
     let Some(text) = replies::text(value)? else { return Ok(None) };
     number(&Record::parse(&text)?.generation).map(Some)
 }

@@ -50,7 +50,7 @@ pub(super) fn encode(
 }
 
 /// Asked after the log: a trim in between is then known, and what it took counted as missed.
-fn encode_trimmed(pipeline: &mut Commands, meta: &str) {
+pub(super) fn encode_trimmed(pipeline: &mut Commands, meta: &str) {
     pipeline.command(3).arg("HGET").arg(meta).arg("trimmed");
 }
 
@@ -77,10 +77,6 @@ pub(super) fn decode<'a>(
             Reply::TopicReread(entries)
         }
         Command::Follow { .. } => Reply::Followed(topics::followed(next(values))?),
-        Command::WriteCursor { .. } => {
-            replies::check(next(values))?;
-            Reply::Done
-        }
         _ => return Ok(None),
     }))
 }

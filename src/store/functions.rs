@@ -52,6 +52,8 @@ pub enum Function {
     Recover,
     /// Changes which topics a user follows.
     Follow,
+    /// Forgets where devices stand in a topic that their user follows no more.
+    ForgetCursors,
     /// The janitor's visit to one topic.
     TendTopic,
     /// Appends a message that asks for receipts, unless its key was seen.
@@ -92,6 +94,7 @@ impl Function {
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
             Self::Follow => "homing_1_follow",
+            Self::ForgetCursors => "homing_1_forget_cursors",
             Self::TendTopic => "homing_1_tend_topic",
             Self::PublishAsking => "homing_1_publish_asking",
             Self::Announce => "homing_1_announce",

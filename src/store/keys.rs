@@ -20,7 +20,7 @@ pub enum Key<'a> {
     Topics(&'a Name),
     /// `topic:{T}:log`, stream: the topic's messages. The broadcast topic is called `*`.
     Log(&'a Topic),
-    /// `topic:{T}:cursors`, sorted set: `<user>/<device>` → its cursor as [`cursor_score`] writes it.
+    /// `topic:{T}:cursors`, sorted set: `<user>/<device>` → its cursor as [`cursor_score`](homing_protocol::topic::cursor_score) writes it.
     Cursors(&'a Topic),
     /// `topic:{T}:followers`, set: users who follow it, for whoever asks; what counts is [`Key::Topics`].
     Followers(&'a Topic),
@@ -79,27 +79,6 @@ pub struct KeySpace {
     database: i64,
     inbox_event_prefix: String,
     topic_event_prefix: String,
-}
-
-/// Sequence numbers that a cursor can tell apart within a millisecond.
-const CURSOR_SEQ_MAX: u64 = 1 << 10;
-/// Beyond 2^53, numbers in a sorted set lose digits.
-const CURSOR_MS_MAX: u64 = (1 << 43) - 1;
-
-/// A cursor as the score of a sorted set, which keeps the largest of what is written (`ZADD GT`) and counts how many
-/// have passed an entry (`ZCOUNT`). What does not fit is rounded down: a message may then be delivered twice, never not.
-#[must_use]
-pub fn cursor_score(id: EntryId) -> u64 {
-    if id.ms > CURSOR_MS_MAX {
-        return CURSOR_MS_MAX * CURSOR_SEQ_MAX;
-    }
-    id.ms * CURSOR_SEQ_MAX + id.seq.min(CURSOR_SEQ_MAX - 1)
-}
-
-/// The reverse of [`cursor_score`].
-#[must_use]
-pub fn cursor_of_score(score: u64) -> EntryId {
-    EntryId { ms: score / CURSOR_SEQ_MAX, seq: score % CURSOR_SEQ_MAX }
 }
 
 const INBOX_SUFFIX: &str = "}:inbox";
@@ -259,19 +238,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn a_cursor_is_never_rounded_up_and_keeps_its_order(a in (0u64..1 << 44, 0u64..3_000), b in (0u64..1 << 44, 0u64..3_000)) {
-            let [a, b] = [a, b].map(|(ms, seq)| EntryId { ms, seq });
-            prop_assert!(cursor_of_score(cursor_score(a)) <= a);
-            prop_assert_eq!(cursor_score(a) as f64 as u64, cursor_score(a));
-            if a <= b {
-                prop_assert!(cursor_score(a) <= cursor_score(b));
-            }
-            if a.seq < CURSOR_SEQ_MAX && a.ms <= CURSOR_MS_MAX {
-                prop_assert_eq!(cursor_of_score(cursor_score(a)), a);
-            }
-        }
-
         #[test]
         fn a_topic_is_found_again_in_its_log(topic in "[A-Za-z0-9._~@:+=|-]{1,255}|[*]") {
             let Ok(topic) = Topic::parse(&topic) else { return Ok(()) };

@@ -5,11 +5,11 @@ use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 use homing_protocol::name::Name;
 use homing_protocol::session::FollowChange;
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_score};
 
 use super::connect::Store;
 use super::error::StoreError;
-use super::keys::{Key, KeySpace, cursor_score};
+use super::keys::{Key, KeySpace};
 use super::replies::{self, Value};
 use super::resp::Commands;
 use super::topics::{self, FollowRequest};
@@ -56,6 +56,7 @@ impl Store {
             added: request.follow.to_vec(),
             removed: if request.replace { change.removed.clone() } else { request.unfollow.to_vec() },
             devices: std::mem::take(&mut change.devices),
+            at_ms: change.at_ms,
         };
         if !(listed.added.is_empty() && listed.removed.is_empty()) {
             let mut count = 0;

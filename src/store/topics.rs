@@ -3,13 +3,13 @@
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
 use homing_protocol::session::{FollowChange, Follows};
-use homing_protocol::topic::Topic;
+use homing_protocol::topic::{Topic, cursor_of_score};
 use redis::Cmd;
 use serde::Deserialize;
 
 use super::error::StoreError;
 use super::functions::Function;
-use super::keys::{Key, KeySpace, cursor_of_score};
+use super::keys::{Key, KeySpace};
 use super::replies::{self, Value};
 use super::resp::Commands;
 
@@ -61,7 +61,9 @@ pub fn followed(value: Value<'_>) -> Result<Result<FollowChange, u64>, StoreErro
         Some("too_many") => return Ok(Err(replies::integer(next())?.max(0) as u64)),
         other => return Err(StoreError::Unexpected(format!("follow answered {other:?}"))),
     }
-    Ok(Ok(FollowChange { added: names(next())?, removed: names(next())?, devices: names(next())? }))
+    let (added, removed, devices) = (names(next())?, names(next())?, names(next())?);
+    let at_ms = replies::text(next())?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(Ok(FollowChange { added, removed, devices, at_ms }))
 }
 
 /// Names; what is none, which nobody but an operator can have written, is left out.
@@ -83,11 +85,12 @@ pub fn reindex(commands: &mut Commands, keys: &KeySpace, user: &Name, change: &F
         if change.devices.is_empty() {
             continue;
         }
-        let mut remove = commands.command(2 + change.devices.len());
-        remove.arg("ZREM").arg(keys.name(Key::Cursors(&topic)));
+        let mut forget = Function::ForgetCursors.call(&[&keys.name(Key::Cursors(&topic))]);
+        forget.arg(change.at_ms);
         for device in &change.devices {
-            remove.arg(KeySpace::cursor_member(user, device));
+            forget.arg(KeySpace::cursor_member(user, device));
         }
+        commands.add(&forget);
     }
 }
 

@@ -126,6 +126,33 @@ async fn a_token_may_pin_its_device() {
     assert_eq!((refusal.closed.code, &refusal.error["code"]), (Some(4003), &json!("forbidden")));
 }
 
+/// What `homing token` prints.
+fn made_by_hand(args: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_homing"));
+    command.env("HOMING_JWT_SECRET", SECRET).arg("token").args(args).output().expect("the program runs")
+}
+
+#[tokio::test]
+async fn a_token_made_on_the_command_line_may_say_how_many_sessions_its_user_has() {
+    let (_redis, node) = redis_and_node().await;
+    let token = |args: &[&str]| {
+        let made = made_by_hand(&[&["--user", "alice"], args].concat());
+        assert!(made.status.success(), "{made:?}");
+        String::from_utf8(made.stdout).expect("a token is a text").trim().to_owned()
+    };
+    let mut phone = Client::connect(&node, "alice", "phone", with(token(&[]))).await;
+    let mut tablet = Client::connect(&node, "alice", "tablet", with(token(&["--sessions", "0"]))).await;
+    Client::connect(&node, "alice", "web", with(token(&["--sessions", "1"]))).await;
+    for replaced in [&mut phone, &mut tablet] {
+        assert_eq!(replaced.expect_frame("error").await["code"], "replaced");
+        replaced.expect_close_code(4010).await;
+    }
+    for bad in ["-1", "1001", "x", ""] {
+        let refused = made_by_hand(&["--user", "alice", "--sessions", bad]);
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{bad:?}: {refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_token_may_come_as_a_header_and_never_in_the_url() {
     let (_redis, node) = redis_and_node().await;

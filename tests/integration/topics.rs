@@ -53,6 +53,39 @@ async fn one_append_reaches_every_follower_on_every_node() {
     assert_eq!((status, &receipt["followers"], &receipt["devices_acked"]), (200, &json!(6), &json!(6)));
 }
 
+// As the documentation says: a cursor tells where a device stands, not where it began.
+#[tokio::test]
+async fn a_device_that_began_after_a_message_counts_as_done_with_it_once_it_is_further() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut early = Client::connect(&nodes[0], "alice", "early", confirming()).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(early.next_message().await.id, first);
+    let first_ms: u64 = first["news/".len()..].split_once('-').expect("an id").0.parse().expect("a number");
+    eventually("the next millisecond", async || {
+        let (seconds, micros): (u64, u64) = redis.query(&["TIME"]).await;
+        (seconds * 1_000 + micros / 1_000 > first_ms).then_some(())
+    })
+    .await;
+    let mut late = Client::connect(&nodes[0], "alice", "late", confirming()).await;
+    let acked = async || {
+        let path = format!("/v1/topics/news/messages/{}", &first["news/".len()..]);
+        let devices = nodes[0].get(&format!("{path}/followers")).await.1["items"][0]["devices"].clone();
+        let acked = |name: &str| {
+            let devices = devices.as_array().expect("a list").iter();
+            devices.clone().any(|device| device["device"] == name && device["acked"] == true)
+        };
+        (nodes[0].get(&path).await.1["devices_acked"].clone(), acked("early"), acked("late"))
+    };
+    assert_eq!(acked().await, (json!(0), false, false));
+    let second = publish(&nodes[0], "/v1/topics/news/messages", "second").await;
+    assert_eq!(late.next_message().await.id, second, "it was never given the first one");
+    late.ack_confirmed(&[&second]).await;
+    assert_eq!(acked().await, (json!(1), false, true));
+    early.ack_confirmed(&[&first]).await;
+    assert_eq!(acked().await, (json!(2), true, true));
+}
+
 #[tokio::test]
 async fn a_follower_that_was_offline_catches_up_from_its_cursor_on_another_node() {
     let (_redis, nodes) = cluster(2, NodeOptions::default()).await;
@@ -101,6 +134,23 @@ async fn an_ack_out_of_order_skips_nothing_that_is_not_acked() {
     }
 }
 
+// Its successor may have begun from the cursor as it was before, and gives out again what this one confirms.
+#[tokio::test]
+async fn an_ack_in_a_topic_is_not_confirmed_once_another_connection_owns_the_device() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let id = publish(&nodes[0], "/v1/topics/news/messages", "hello").await;
+    assert_eq!(client.next_message().await.id, id);
+    // As an attach at another node leaves it, whose word has not arrived.
+    let mut record = redis.device("alice", "web-1").await.expect("the device is known");
+    record["generation"] = json!((client.ready().generation + 1).to_string());
+    redis.query::<u64>(&["HSET", "homing:{alice}:devices", "web-1", &record.to_string()]).await;
+    client.ack(&[&id]).await;
+    client.expect_close_code(4009).await;
+    assert!(client.take_frame("acked").is_none(), "the successor may give it out again");
+}
+
 #[tokio::test]
 async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
     let (redis, nodes) = cluster(2, NodeOptions::default()).await;
@@ -129,6 +179,59 @@ async fn a_client_follows_and_leaves_what_its_token_allows_while_connected() {
     redis.publish("alice", "marker").await;
     let seen = web.messages_until("marker").await;
     assert_eq!(seen.len(), 1, "nothing more of the room: {seen:?}");
+}
+
+// What counts is the user's own record; the topic's list may lack a name, or have one left, if a node died between the two.
+#[tokio::test]
+async fn a_repeated_frame_mends_the_list_of_followers_as_a_repeated_call_does() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", allowed("alice", json!(["*"]))).await;
+    let listed = async || redis.query::<bool>(&["SISMEMBER", "homing:topic:{room.1}:followers", "alice"]).await;
+    let is =
+        async |wanted: bool| eventually("the list is right", async || (listed().await == wanted).then_some(())).await;
+    for repetition in [false, true] {
+        client.send(json!({ "type": "follow", "topics": ["room.1"] })).await;
+        client.expect_frame("followed").await;
+        is(true).await;
+        if !repetition {
+            redis.query::<u64>(&["SREM", "homing:topic:{room.1}:followers", "alice"]).await;
+        }
+    }
+    for repetition in [false, true] {
+        client.send(json!({ "type": "unfollow", "topics": ["room.1"] })).await;
+        client.expect_frame("unfollowed").await;
+        is(false).await;
+        if !repetition {
+            redis.query::<u64>(&["SADD", "homing:topic:{room.1}:followers", "alice"]).await;
+        }
+    }
+}
+
+// Whoever forgets cursors after an unfollow may come late: what was acked since the user follows again stays acked.
+#[tokio::test]
+async fn an_unfollow_forgets_cursors_and_a_late_one_not_those_that_were_written_since() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let cursor = async || redis.query::<Option<f64>>(&["ZSCORE", "homing:topic:{news}:cursors", "alice/web-1"]).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(client.next_message().await.id, first);
+    client.ack_confirmed(&[&first]).await;
+    assert!(cursor().await.is_some());
+    let path = "/v1/topics/news/followers/alice";
+    let (_, answer) = nodes[0].call(reqwest::Method::DELETE, path, None).await;
+    assert_eq!((&answer["changed"], cursor().await), (&json!(true), None));
+
+    // The calls of two nodes, of which the first one's second half comes after all.
+    let unfollowed = redis.query::<(u64, u64)>(&["TIME"]).await;
+    follow(&nodes[0], "news", "alice").await;
+    let second = publish(&nodes[0], "/v1/topics/news/messages", "second").await;
+    assert_eq!(client.next_message().await.id, second);
+    client.ack_confirmed(&[&second]).await;
+    let at_ms = (unfollowed.0 * 1_000 + unfollowed.1 / 1_000).to_string();
+    let late = ["FCALL", "homing_1_forget_cursors", "1", "homing:topic:{news}:cursors", &at_ms, "alice/web-1"];
+    assert_eq!(redis.query::<u64>(&late).await, 0);
+    assert!(cursor().await.is_some());
 }
 
 #[tokio::test]
@@ -173,6 +276,51 @@ async fn what_retention_took_from_a_follower_is_told_by_a_gap() {
     assert_eq!(seen, ids[15..]);
     let gap = client.expect_frame("gap").await;
     assert_eq!(gap["reason"], json!("retention"));
+}
+
+// More came at once than the topic keeps, and was gone before the node of a follower who is connected had read it.
+#[tokio::test]
+async fn what_retention_took_before_a_node_had_read_it_is_told_by_a_gap() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    follow(&nodes[0], "news", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let first = publish(&nodes[0], "/v1/topics/news/messages", "first").await;
+    assert_eq!(client.next_message().await.id, first);
+    client.ack_confirmed(&[&first]).await;
+    let keys = ["log", "meta", "cursors", "followers"].map(|key| format!("homing:topic:{{news}}:{key}"));
+    for left in [1, 0] {
+        let mut at_once = redis::pipe();
+        at_once.atomic();
+        for _ in 0..3 {
+            at_once.cmd("XADD").arg(&keys[0]).arg("*").arg("data").arg("x");
+        }
+        at_once.cmd("FCALL").arg("homing_1_tend_topic").arg(4).arg(&keys);
+        at_once.arg(left).arg(1_000_000_000_u64).arg(256).arg(1_000_000);
+        at_once.query_async::<redis::Value>(&mut redis.connection().await).await.expect("a transaction");
+        if left > 0 {
+            let last = client.next_message().await;
+            client.ack(&[&last.id]).await;
+        }
+        let gap = client.expect_frame("gap").await;
+        assert_eq!(gap["reason"], json!("retention"));
+        client.ack(&[gap["id"].as_str().expect("an id")]).await;
+    }
+}
+
+// Nobody was there, so nobody stands anywhere in the topic: what it held is over, but not forgotten.
+#[tokio::test]
+async fn a_broadcast_that_retention_took_from_all_devices_is_told_by_a_gap() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    client.close().await;
+    publish(&nodes[0], "/v1/broadcast", "hello").await;
+    let keys = ["log", "meta", "cursors", "followers"].map(|key| format!("homing:topic:{{*}}:{key}"));
+    let keys = keys.each_ref().map(String::as_str);
+    let call = [&["FCALL", "homing_1_tend_topic", "4"], &keys[..], &["0", "1000000000", "256", "1000000"]].concat();
+    redis.query::<redis::Value>(&call).await;
+    assert_eq!(redis.query::<u64>(&["EXISTS", keys[0]]).await, 0);
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    assert_eq!(client.expect_frame("gap").await["reason"], json!("retention"));
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::close::CloseCode;
 use crate::code::ErrorCode;
-use crate::frame::{ServerFrame, StartFrom};
+use crate::frame::{Gap, ServerFrame, StartFrom};
 use crate::id::EntryId;
 use crate::name::Name;
 
@@ -62,6 +62,8 @@ pub struct Session {
     superseding: u64,
     /// A dismissal that was heard before the first attach's reply, and the generation that it concerns.
     dismissal: Option<Box<(u64, Dismissal)>>,
+    /// Heard of before the attach was answered.
+    gap_heard: Option<Box<Gap>>,
     /// Primary epoch and inbox incarnation.
     epoch: (u64, u64),
     terms: Terms,
@@ -183,6 +185,7 @@ impl Session {
             generation: 0,
             superseding: 0,
             dismissal: None,
+            gap_heard: None,
             epoch: (open.primary, 0),
             terms: open.terms,
             refuse_before_s: 0,

@@ -84,7 +84,8 @@ impl Session {
         if let (Some(topics), Some(Gap { reason: GapReason::Epoch, .. })) = (&mut self.topics, &attachment.gap) {
             topics.rewound();
         }
-        self.handle_gap(attachment.gap, actions);
+        let gap = self.newest_gap(attachment.gap);
+        self.handle_gap(gap, actions);
         self.dirty = true;
         self.walk_number = self.walk_number.wrapping_add(1);
         self.walk = Some(Walk { after: EntryId::MIN, again: false });
@@ -184,7 +185,10 @@ impl Session {
 
     /// A gap was opened, or is open at the attach.
     pub fn handle_gap(&mut self, gap: Option<Gap>, actions: &mut Vec<Action>) {
-        if let Some(gap) = gap
+        if self.phase == Phase::Opening && self.attach == Attach::InFlight && gap.is_some() {
+            // The attach may have been executed already, and know nothing of it.
+            self.gap_heard = gap.map(Box::new);
+        } else if let Some(gap) = gap
             && self.phase == Phase::Live
         {
             actions.push(Action::GapTold(gap.reason));
@@ -192,18 +196,26 @@ impl Session {
         }
     }
 
+    /// What the attach says, or what was heard of since it was executed.
+    fn newest_gap(&mut self, of_attach: Option<Gap>) -> Option<Gap> {
+        let heard = self.gap_heard.take().map(|gap| *gap);
+        heard.filter(|heard| of_attach.as_ref().is_none_or(|gap| heard.count > gap.count)).or(of_attach)
+    }
+
     /// The primary epoch changed: attach again, whatever the generation; buffered acks mean nothing any more.
     pub fn handle_epoch(&mut self, primary: u64) {
-        if self.is_ended() || primary == self.epoch.0 {
+        if primary == self.epoch.0 {
             return;
         }
+        // Also those of a session that is ending, or would end before it has attached again.
         self.drop_acks();
         if let Some(topics) = &mut self.topics {
+            topics.start_over();
             topics.rewound();
         }
         // No incarnation is 0, so that the attach sees a changed epoch and starts over.
         self.epoch = (primary, 0);
-        if self.attach != Attach::InFlight {
+        if !self.is_ended() && self.attach != Attach::InFlight {
             self.attach = Attach::Needed(self.mode_after_epoch());
         }
     }

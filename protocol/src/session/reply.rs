@@ -44,12 +44,12 @@ impl Session {
             (Command::ReadNew { count }, Reply::NewRead(entries)) => {
                 self.handle_new_read(now, count, &entries, actions)
             }
-            (Command::LoadFollows, Reply::FollowsLoaded(follows)) => self.handle_follows_loaded(*follows, actions),
+            (Command::LoadFollows, Reply::FollowsLoaded(follows)) => self.handle_follows_loaded(now, *follows, actions),
             (Command::LoadCursor { topic }, Reply::CursorLoaded { at, trimmed }) => {
                 self.handle_cursor_loaded(now, &topic, (at, trimmed), actions);
             }
-            (Command::WriteCursor { topic, id, rewind }, Reply::Done) => {
-                self.handle_cursor_written(now, &topic, id, rewind, actions);
+            (Command::WriteCursor { topic, id, rewind, confirm }, Reply::CursorWritten { generation }) => {
+                self.handle_cursor_written(now, (&topic, id, rewind), confirm.then_some(generation), actions);
             }
             (Command::ReadTopic { topic, count, .. }, Reply::TopicRead { entries, trimmed }) => {
                 self.handle_topic_read(now, (&topic, count), &entries, trimmed, actions);

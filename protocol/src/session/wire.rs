@@ -158,6 +158,8 @@ pub enum Command {
         id: EntryId,
         /// Back, if need be.
         rewind: bool,
+        /// Somebody waits for it: then the recorded generation is asked for after it was written.
+        confirm: bool,
     },
     /// Read a topic's log.
     ReadTopic {
@@ -289,6 +291,11 @@ pub enum Reply<B> {
         /// The last entry that retention took from the log; 0-0 if there is none.
         trimmed: EntryId,
     },
+    /// To `WriteCursor`.
+    CursorWritten {
+        /// If it was asked for: the recorded generation, `None` if the record is gone.
+        generation: Option<u64>,
+    },
     /// To `ReadTopic`.
     TopicRead {
         /// What the log holds.
@@ -385,7 +392,7 @@ pub enum Action {
     Follow(Topic),
     /// It does not want that any more.
     Unfollow(Topic),
-    /// The user follows other topics now: whoever keeps lists of followers must know.
+    /// The user follows these topics now, or does not any more: lists of followers must say so, whether or not they did.
     FollowsChanged(Box<FollowChange>),
     /// Send a close frame, after what was sent before, and end the connection.
     Close(CloseCode),

@@ -97,7 +97,10 @@ pub(super) fn schemas(config: &ApiConfig) -> Vec<(&'static str, Value)> {
                     "id": reference("TopicId"),
                     "exists": { "type": "boolean", "description": "whether the topic still holds it" },
                     "followers": or_null(count("users who follow the topic; `null` for a broadcast")),
-                    "devices_acked": count("devices that are done with it and with everything before it"),
+                    "devices_acked": count(
+                        "devices that are done with it and with everything before it, those among them that began to \
+                         follow later and are further now",
+                    ),
                 }),
             ),
         ),

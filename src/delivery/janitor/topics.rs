@@ -93,8 +93,10 @@ impl Passes {
         let names = names.map(|key| keys.name(key));
         let limits = self.tending.limits();
         let age_ms = u64::try_from(limits.topic_age_max.as_millis()).unwrap_or(u64::MAX);
+        // A device that was there before is forgotten by then, however late the janitor comes.
+        let known_ms = u64::try_from(limits.device_idle_max.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
         let mut call = Function::TendTopic.call(&names.each_ref().map(String::as_str));
-        call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES).arg(PAGE_CURSORS);
+        call.arg(limits.topic_length_max).arg(age_ms).arg(PAGE_ENTRIES).arg(PAGE_CURSORS).arg(known_ms);
         let (_, removed, more, forgotten): (u64, u64, u8, u64) = call.query_async(connection).await?;
         Ok(Tended { removed, more: more == 1, forgotten })
     }

@@ -7,11 +7,11 @@ use crate::id::EntryId;
 use crate::message::{Entry, Envelope};
 use crate::topic::Topic;
 
-/// Entries that a node has read from a topic's log, in order and without a hole.
+/// Entries that a node has read from a topic's log, in order and without a hole after `prev`.
 #[derive(Clone, Debug)]
 pub struct TopicBatch<'a> {
     topic: Topic,
-    /// The node had seen the log up to here before.
+    /// The node had seen the log up to here before, or retention has taken what it had not seen.
     prev: EntryId,
     messages: Vec<TopicMessage<'a>>,
     /// The messages' JSON, one after the other.
@@ -30,11 +30,13 @@ pub(super) struct TopicMessage<'a> {
 }
 
 impl<'a> TopicBatch<'a> {
-    /// Encodes entries. Payloads over `payload_bytes_max` are not: nobody is given them.
+    /// Encodes entries that were read after `seen`; `trimmed` is the last entry that retention had taken by then. Who
+    /// was not given everything up to `trimmed` must find out what it missed, by a read of its own. Payloads over
+    /// `payload_bytes_max` are not encoded: nobody is given them.
     #[must_use]
     pub fn new<B: AsRef<[u8]>>(
         topic: Topic,
-        prev: EntryId,
+        (seen, trimmed): (EntryId, EntryId),
         entries: &'a [Entry<B>],
         payload_bytes_max: usize,
         frame_bytes_max: u32,
@@ -50,7 +52,7 @@ impl<'a> TopicBatch<'a> {
             messages.push(TopicMessage { id: entry.id, envelope, text: begin..texts.len() });
         }
         let is_plain = messages.iter().all(|message| !message.text.is_empty() && message.envelope.is_for_everybody());
-        let mut batch = Self { topic, prev, messages, texts, frame: None, is_plain };
+        let mut batch = Self { topic, prev: seen.max(trimmed), messages, texts, frame: None, is_plain };
         if batch.is_plain {
             let mut frame = MessagesFrame::new(frame_bytes_max as usize);
             let fits =
@@ -66,10 +68,10 @@ impl<'a> TopicBatch<'a> {
         &self.topic
     }
 
-    /// The last entry of the batch; what was seen before if it is empty.
+    /// Up to where the node has seen the log with this batch.
     #[must_use]
     pub fn last(&self) -> EntryId {
-        self.messages.last().map_or(self.prev, |message| message.id)
+        self.messages.last().map_or(self.prev, |message| message.id.max(self.prev))
     }
 
     /// The frame of [`Action::SendBatch`](crate::session::Action::SendBatch).

@@ -37,7 +37,7 @@ impl Topics {
 
 impl Session {
     pub(super) fn poll_cursors(&mut self, now: Now, commands: &mut Vec<Command>) {
-        let is_ended = self.is_ended();
+        let (is_ended, confirm) = (self.is_ended(), self.options.confirm && self.is_live());
         let Some(topics) = &mut self.topics else { return };
         if !is_ended {
             let mut left = topics.followed.wants().cursors.min(LOADS_MAX);
@@ -70,7 +70,7 @@ impl Session {
             left -= 1;
             followed.writing = Some(followed.cursor);
             let (topic, id) = (followed.topic.clone(), followed.cursor);
-            commands.push(Command::WriteCursor { topic, id, rewind: followed.rewind });
+            commands.push(Command::WriteCursor { topic, id, rewind: followed.rewind, confirm });
         }
     }
 
@@ -176,7 +176,7 @@ impl Session {
         self.topics.as_ref().map_or(0, |topics| topics.waiting.len())
     }
 
-    fn confirm_written(&mut self, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn confirm_written(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(topics) = &mut self.topics else { return };
         let mut waiting = std::mem::take(&mut topics.waiting);
         let mut frames = Vec::new();
@@ -203,12 +203,12 @@ impl Session {
         }
     }
 
+    /// `generation`: as it was recorded after that, if this was asked for.
     pub(in super::super) fn handle_cursor_written(
         &mut self,
         now: Now,
-        topic: &Topic,
-        id: EntryId,
-        rewind: bool,
+        (topic, id, rewind): (&Topic, EntryId, bool),
+        generation: Option<Option<u64>>,
         actions: &mut Vec<Action>,
     ) {
         let Some(topics) = &mut self.topics else { return };
@@ -216,6 +216,14 @@ impl Session {
         if followed.writing.take() != Some(id) {
             return;
         }
+        drop(followed);
+        // A successor may have begun from the cursor as it was before: it gives these messages out again.
+        let checked = generation.filter(|_| self.is_live());
+        if checked.is_some_and(|generation| !self.check_generation(generation, actions)) {
+            return self.handle_cursor_failed(now, topic);
+        }
+        let Some(topics) = &mut self.topics else { return };
+        let Some(mut followed) = topics.followed.find(topic) else { return };
         followed.written = id;
         followed.rewind &= !rewind;
         if followed.is_unwritten() {

@@ -34,6 +34,8 @@ pub struct FollowChange {
     pub removed: Vec<Name>,
     /// The user's devices.
     pub devices: Vec<Name>,
+    /// When it happened, Unix ms by Redis's clock.
+    pub at_ms: u64,
 }
 
 /// A `follow` or `unfollow` frame.
@@ -96,7 +98,9 @@ impl Session {
             own.changing = false;
         }
         match outcome {
-            Ok(change) => {
+            Ok(mut change) => {
+                // What was so before may be missing in the topics' lists, if a node died between the two writes.
+                *(if follow { &mut change.added } else { &mut change.removed }) = topics.clone();
                 actions.push(Action::FollowsChanged(Box::new(change)));
                 if self.is_ended() {
                     return;
@@ -148,7 +152,7 @@ impl Session {
         }
     }
 
-    pub(in super::super) fn handle_follows_loaded(&mut self, follows: Follows, actions: &mut Vec<Action>) {
+    pub(in super::super) fn handle_follows_loaded(&mut self, now: Now, follows: Follows, actions: &mut Vec<Action>) {
         let ended = self.is_ended();
         let Some(topics) = &mut self.topics else { return };
         topics.load = if topics.load == (Load::InFlight { again: true }) { Load::Needed } else { Load::Done };
@@ -172,6 +176,8 @@ impl Session {
         }
         known.for_each(|gone| topics.leave(&gone, actions));
         topics.followed = FollowedTopics::new(followed);
+        // Acks in a topic that is followed no more wait for nothing.
+        self.confirm_written(now, actions);
     }
 }
 

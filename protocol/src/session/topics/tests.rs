@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::frame::{ClientFrame, Connect, Incoming};
+use crate::frame::{ClientFrame, Connect, GapReason, Incoming};
 use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
@@ -72,6 +72,8 @@ struct World {
     logs: BTreeMap<Topic, Log>,
     last: EntryId,
     cursors: BTreeMap<Topic, EntryId>,
+    /// Recorded by the last attach.
+    generation: u64,
     heads: Vec<BTreeMap<Topic, EntryId>>,
     connection: Option<Connection>,
     seen: BTreeSet<String>,
@@ -114,6 +116,7 @@ impl World {
             logs: topics().into_iter().map(|topic| (topic, Log::new())).collect(),
             last: EntryId { ms: BEGIN_MS, seq: 0 },
             cursors: BTreeMap::new(),
+            generation: 0,
             heads: vec![topics().into_iter().map(|topic| (topic, EntryId::MIN)).collect(); NODES],
             connection: None,
             seen: BTreeSet::new(),
@@ -138,6 +141,7 @@ impl World {
     fn execute_command(&mut self, generation: u64, command: &Command) -> Answer {
         match command {
             Command::Attach(_) => {
+                self.generation = generation;
                 Reply::Attached(Box::new(Ok(Attachment { generation, incarnation: 1, ..Attachment::default() })))
             }
             Command::ReadPending { .. } => Reply::PendingRead(Vec::new()),
@@ -152,7 +156,7 @@ impl World {
             Command::WriteCursor { topic, id, .. } => {
                 let cursor = self.cursors.entry(topic.clone()).or_default();
                 *cursor = (*cursor).max(*id);
-                Reply::Done
+                Reply::CursorWritten { generation: Some(self.generation) }
             }
             Command::ReadTopic { topic, after, count } => {
                 Reply::TopicRead { entries: self.after(topic, *after, usize::from(*count)), trimmed: EntryId::MIN }
@@ -247,7 +251,7 @@ impl World {
             let Some(last) = entries.last().map(|entry| entry.id) else { continue };
             self.heads[node].insert(topic.clone(), last);
             if self.connection.as_ref().is_some_and(|connection| connection.node == node) {
-                let batch = TopicBatch::new(topic, head, &entries, 1 << 16, 1 << 16);
+                let batch = TopicBatch::new(topic, (head, EntryId::MIN), &entries, 1 << 16, 1 << 16);
                 self.with(
                     |session, now, actions| session.handle_topic_batch(now, &batch, false, actions),
                     Some(&batch),
@@ -418,9 +422,8 @@ fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
             session.handle_disconnected();
             let mut commands = Vec::new();
             session.poll_commands(now, false, &mut commands);
-            let told = |command: &Command| {
-                matches!(command, Command::SetAside { reason: crate::frame::GapReason::Retention, gone: 1, .. })
-            };
+            let told =
+                |command: &Command| matches!(command, Command::SetAside { reason: GapReason::Retention, gone: 1, .. });
             let told = commands.iter().position(told).expect("the loss is told");
             let written = commands.iter().position(|command| matches!(command, Command::WriteCursor { .. }));
             assert!(written.is_none_or(|written| told < written), "{commands:?}");
@@ -482,4 +485,96 @@ fn a_user_of_a_thousand_topics_asks_for_its_cursors_a_part_at_a_time() {
         },
         None,
     );
+}
+
+#[test]
+fn what_retention_took_before_its_node_had_read_it_is_told() {
+    let news = Topic::parse("news").expect("a name");
+    let id = |seq| EntryId { ms: BEGIN_MS, seq };
+    for (left, last) in [(vec![3], id(3)), (vec![], id(2))] {
+        let mut world = World::new(false);
+        world.connect(0, 4, true);
+        world.settle();
+        world.heads[0].insert(news.clone(), EntryId::MIN);
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        world.settle();
+        let seen = world.heads[0][&news];
+        assert_eq!(seen, id(1));
+        // The second entry came and went before the node read on.
+        let entries: Vec<_> = left.iter().map(|seq| entry(id(*seq))).collect();
+        let batch = TopicBatch::new(news.clone(), (seen, id(2)), &entries, 1 << 16, 1 << 16);
+        assert_eq!(batch.last(), last);
+        let mut actions = Vec::new();
+        let now = world.now;
+        let session = &mut world.connection.as_mut().expect("it is connected").session;
+        session.handle_topic_batch(now, &batch, false, &mut actions);
+        assert_eq!(actions, [], "nothing is handed out behind what may be missing");
+        let mut commands = Vec::new();
+        session.poll_commands(now, false, &mut commands);
+        let read = commands.into_iter().find(|command| matches!(command, Command::ReadTopic { .. }));
+        let answer: Answer = Reply::TopicRead { entries, trimmed: id(2) };
+        session.handle_reply(now, read.expect("it reads for itself"), answer, &mut actions);
+        assert!(matches!(actions[0], Action::Dropped { reason: GapReason::Retention, count: 1 }), "{actions:?}");
+        let delivered = actions.iter().filter(|action| matches!(action, Action::Delivered { .. })).count();
+        assert_eq!(delivered, left.len());
+    }
+}
+
+// The successor may have read the cursor before it was written, and gives the message out again.
+#[test]
+fn an_ack_is_not_confirmed_once_another_connection_has_taken_over() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.feed(0);
+    world.generation += 1;
+    world.ack(0);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::new());
+    let connection = world.connection.expect("it was connected");
+    assert!(connection.session.is_ended(), "it has found out that it is not the newest");
+    assert_eq!(world.cursors[&topics()[1]], world.last, "what was acked is done with all the same");
+}
+
+#[test]
+fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.publish(false);
+    world.feed(0);
+    let ids = world.connection.as_ref().expect("it is connected").unacked.clone();
+    world.ack(1);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
+    let none: Answer = Reply::FollowsLoaded(Box::default());
+    world.with(|session, now, actions| session.handle_reply(now, Command::LoadFollows, none, actions), None);
+    assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
+}
+
+// Ids may run backwards then: a cursor of before would hide what is appended next.
+#[test]
+fn a_cursor_that_was_not_written_is_dropped_with_its_epoch_also_by_a_session_that_ends() {
+    for ends_first in [true, false] {
+        let mut world = World::new(false);
+        world.connect(0, 4, true);
+        world.settle();
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        world.send();
+        world.reply(true);
+        if ends_first {
+            world.with(|session, _, _| session.handle_disconnected(), None);
+        }
+        world.with(|session, _, _| session.handle_epoch(2), None);
+        world.with(|session, _, _| session.handle_disconnected(), None);
+        world.pass(2_000);
+        world.settle();
+        assert_eq!(world.cursors, BTreeMap::new(), "it ended before the epoch: {ends_first}");
+    }
 }

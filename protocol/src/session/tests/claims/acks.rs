@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
+use crate::frame::GapReason;
 use crate::id::EntryId;
+use crate::session::Command;
 use crate::session::tests::pair::Pair;
+use crate::simulation::redis::Caller;
 
 #[test]
 fn an_ack_is_confirmed_after_redis_executed_it_and_not_before() {
@@ -179,4 +182,32 @@ fn an_ack_of_an_older_epoch_is_dropped_even_if_it_comes_before_ready() {
     pair.settle();
     assert_eq!(pair.client(second).messages(), [(id, 2)], "that id named another message");
     assert_eq!(pair.client(second).confirmed(), []);
+}
+
+// Whoever finds out what was dropped tells the owner then recorded, which may not know yet that it is the owner.
+#[test]
+fn a_gap_that_is_heard_while_the_attach_is_in_flight_is_told_after_ready() {
+    for open_before in [false, true] {
+        let mut pair = Pair::new(2);
+        let first = pair.connect(0, json!({}));
+        let drop_one = |pair: &mut Pair| {
+            let command = Command::SetAside { reason: GapReason::Retention, ids: Vec::new(), gone: 1 };
+            let caller = Caller { owner: "somebody", device: "web", nonce: 0 };
+            pair.world.redis.execute(caller, &command);
+            pair.route();
+        };
+        if open_before {
+            drop_one(&mut pair);
+            pair.settle();
+            assert_eq!(pair.client(first).last("gap")["count"], 1);
+        }
+        let second = pair.connect_as(1, "web", json!({}));
+        assert!(pair.send(1) && pair.execute(1));
+        drop_one(&mut pair);
+        assert!(pair.hear(1));
+        pair.settle();
+        let gaps = pair.client(second).all("gap");
+        assert_eq!((gaps.len(), &gaps[0]["count"]), (1, &json!(1 + usize::from(open_before))), "the newest, and once");
+        assert_eq!(pair.client(second).frames[0]["type"], "ready");
+    }
 }
