@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::history::Event;
+use super::history::{Event, To};
 use super::recorder::Recorder;
 
 /// Silence after which a client asks whether the node is there, and after which it leaves.
@@ -149,7 +149,8 @@ struct Delivery {
 #[derive(Debug, Deserialize)]
 struct Payload {
     tag: String,
-    user: String,
+    #[serde(flatten)]
+    to: To,
     sent_us: u64,
 }
 
@@ -406,7 +407,7 @@ impl Session<'_> {
                 connection,
                 id,
                 tag: data.tag,
-                user: data.user,
+                to: data.to,
                 attempt,
                 late_us: now.saturating_sub(data.sent_us),
             });

@@ -13,6 +13,7 @@ mod harness;
 mod checker;
 mod client;
 mod cluster;
+mod followers;
 mod history;
 mod nemesis;
 mod owed;

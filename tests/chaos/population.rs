@@ -76,11 +76,17 @@ impl Population {
         first.map(|spec| (spec.user.clone(), spec.device.clone())).collect()
     }
 
-    /// Users who get messages; those that may misbehave stand several times, so that they get more.
-    pub(crate) fn addressees(&self) -> Vec<String> {
+    /// Every user once.
+    pub(crate) fn users(&self) -> Vec<String> {
         let mut users: Vec<String> = self.devices().into_iter().map(|(user, _)| user).collect();
         users.sort();
         users.dedup();
+        users
+    }
+
+    /// Users who get messages; those that may misbehave stand several times, so that they get more.
+    pub(crate) fn addressees(&self) -> Vec<String> {
+        let mut users = self.users();
         let special: Vec<String> = users.iter().filter(|user| !user.starts_with("user-")).cloned().collect();
         let copies = users.len() / special.len().max(1) / 4;
         users.extend(std::iter::repeat_n(special, copies).flatten());

@@ -1,4 +1,5 @@
-//! Producers: HTTP one message a request with a key and retries, HTTP batches, and raw `XADD`.
+//! Producers: HTTP one message a request with a key and retries, HTTP batches, and raw `XADD`, to users, to topics, and to
+//! everybody.
 //!
 //! Messages are due at fixed times, whatever became of the ones before: a producer that waits for a slow server would
 //! not see how slow it is.
@@ -13,8 +14,10 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::followers::{EVERYBODY, any_room};
 use super::harness::node::API_KEY;
-use super::history::{Event, Via};
+use super::harness::redis_server::{inbox, log};
+use super::history::{Event, To, Via};
 use super::recorder::Recorder;
 use super::settings::Settings;
 
@@ -33,6 +36,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// One of so many messages is padded to this many bytes.
 const PADDED_ONE_IN: u32 = 10;
 const PADDING: usize = 4096;
+
+/// Of so many requests, those to topics and to everybody: each reaches dozens of devices, and hundreds.
+const OF: u32 = 1_000;
+const TO_TOPICS: u32 = 60;
+const TO_EVERYBODY: u32 = 6;
 
 /// What all producers share.
 #[derive(Debug)]
@@ -89,15 +97,25 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
         while let Some(ended) = sending.try_join_next() {
             ended.expect("a producer does not panic");
         }
+        let topic = match rng.u32(..OF) {
+            ..TO_EVERYBODY => Some(EVERYBODY.to_owned()),
+            number if number < TO_EVERYBODY + TO_TOPICS => Some(any_room(&mut rng)),
+            _ => None,
+        };
         let via = match rng.u8(..100) {
             ..45 => Via::Http,
-            45..55 => Via::HttpBatch,
+            45..55 if topic.is_none() => Via::HttpBatch,
             _ => Via::Xadd,
         };
         let count = if via == Via::HttpBatch { BATCH } else { 1 };
         let keyed = via != Via::Xadd && rng.u8(..10) < 8;
         let sent_us = begin_us + super::recorder::micros(due);
-        let letters: Vec<Letter> = (0..count).map(|_| Letter::draw(&mut rng, &desk, sent_us, keyed)).collect();
+        let letter = |_| {
+            let user = || To::User(desk.users[rng.usize(..desk.users.len())].clone());
+            let to = topic.clone().map_or_else(user, To::Topic);
+            Letter::draw(&mut rng, &desk, to, sent_us, keyed)
+        };
+        let letters: Vec<Letter> = (0..count).map(letter).collect();
         due += Duration::from_secs(1) * u32::try_from(count).expect("a batch is small") / rate.max(1);
         let permit = permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
         let errand = Errand { desk: desk.clone(), via, letters, rng: rng.fork() };
@@ -115,20 +133,23 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
 #[derive(Debug)]
 struct Letter {
     tag: String,
-    user: String,
+    to: To,
     data: Value,
     key: Option<String>,
 }
 
 impl Letter {
-    fn draw(rng: &mut fastrand::Rng, desk: &Desk, sent_us: u64, keyed: bool) -> Self {
+    fn draw(rng: &mut fastrand::Rng, desk: &Desk, to: To, sent_us: u64, keyed: bool) -> Self {
         let tag = format!("t{}", desk.tags.fetch_add(1, Ordering::Relaxed));
-        let user = desk.users[rng.usize(..desk.users.len())].clone();
-        let mut data = json!({ "tag": tag, "user": user, "sent_us": sent_us });
+        let mut data = json!({ "tag": tag, "sent_us": sent_us });
+        match &to {
+            To::User(user) => data["user"] = user.as_str().into(),
+            To::Topic(topic) => data["topic"] = topic.as_str().into(),
+        }
         if rng.u32(..PADDED_ONE_IN) == 0 {
             data["padding"] = "x".repeat(PADDING).into();
         }
-        Self { key: keyed.then(|| format!("key-{tag}")), tag, user, data }
+        Self { key: keyed.then(|| format!("key-{tag}")), tag, to, data }
     }
 
     fn body(&self) -> Value {
@@ -137,6 +158,23 @@ impl Letter {
             body["key"] = key.as_str().into();
         }
         body
+    }
+
+    /// Where it goes by HTTP, one message a request.
+    fn path(&self) -> String {
+        match &self.to {
+            To::User(user) => format!("/v1/users/{user}/messages"),
+            To::Topic(topic) if topic == EVERYBODY => "/v1/broadcast".to_owned(),
+            To::Topic(topic) => format!("/v1/topics/{topic}/messages"),
+        }
+    }
+
+    /// Where it goes by `XADD`.
+    fn stream(&self) -> String {
+        match &self.to {
+            To::User(user) => inbox(user),
+            To::Topic(topic) => log(topic),
+        }
     }
 }
 
@@ -165,9 +203,9 @@ impl Errand {
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             for letter in &self.letters {
-                let Letter { tag, user, key, .. } = letter;
-                let (tag, user, key) = (tag.clone(), user.clone(), key.clone());
-                self.desk.recorder.record(Event::Publish { tag, user, via: self.via, key });
+                let Letter { tag, to, key, .. } = letter;
+                let (tag, to, key) = (tag.clone(), to.clone(), key.clone());
+                self.desk.recorder.record(Event::Publish { tag, to, via: self.via, key });
             }
             let outcomes = match self.via {
                 Via::Xadd => vec![self.desk.append(&self.letters[0]).await],
@@ -199,14 +237,14 @@ impl Errand {
         let (url, body) = if self.via == Via::HttpBatch {
             let message = |letter: &Letter| {
                 let mut message = letter.body();
-                message["user"] = letter.user.as_str().into();
+                message["user"] = letter.data["user"].clone();
                 message
             };
             let messages: Vec<Value> = self.letters.iter().map(message).collect();
             (format!("http://{node}/v1/messages"), json!({ "messages": messages }))
         } else {
             let letter = &self.letters[0];
-            (format!("http://{node}/v1/users/{}/messages", letter.user), letter.body())
+            (format!("http://{node}{}", letter.path()), letter.body())
         };
         let request = self.desk.http.post(url).bearer_auth(API_KEY).timeout(patience).json(&body);
         let answer = async {
@@ -246,11 +284,7 @@ impl Desk {
     async fn append(&self, letter: &Letter) -> Outcome {
         let Some(mut link) = self.link().await else { return Outcome::Refused("no connection".to_owned()) };
         let mut command = redis::cmd("XADD");
-        command
-            .arg(super::harness::redis_server::inbox(&letter.user))
-            .arg("*")
-            .arg("data")
-            .arg(letter.data.to_string());
+        command.arg(letter.stream()).arg("*").arg("data").arg(letter.data.to_string());
         match command.query_async::<String>(&mut link).await {
             Ok(id) => Outcome::Accepted { id, created: true },
             // An error reply has a code; everything else says only that no answer came.

@@ -14,3 +14,4 @@ mod planted;
 mod random;
 mod recorded;
 mod story;
+mod topics;

@@ -13,6 +13,9 @@ pub(crate) struct Bounds {
     pub(crate) healthy_p99_us: u64,
     /// How long after `healed` a fault's effects may last: the longest take-over by design, when every hint was lost.
     pub(crate) settle_us: u64,
+    /// How long after a confirmed change a session that was there may not have heard of what its user follows: a lost
+    /// hint, found by the next sweep, of a node that was paused or cut off.
+    pub(crate) notice_us: u64,
     /// Allocators keep what they had at the peak of a reconnect storm; a leak grows beyond any fixed share.
     pub(crate) rss_ratio: f64,
     pub(crate) rss_slack_bytes: u64,
@@ -31,6 +34,7 @@ impl Default for Bounds {
         Self {
             healthy_p99_us: 1_000_000,
             settle_us: 70_000_000,
+            notice_us: 140_000_000,
             rss_ratio: 1.5,
             rss_slack_bytes: 32 << 20,
             rss_session_bytes: 16 << 10,

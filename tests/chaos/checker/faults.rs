@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::messages::Stream;
+
 /// One injected fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -37,8 +39,8 @@ impl Fault {
         self.from_us <= at_us && at_us <= self.effects_until_us
     }
 
-    fn may_hit(&self, user: u32) -> bool {
-        self.user.is_none_or(|target| target == user)
+    fn may_hit(&self, stream: Stream) -> bool {
+        self.user.is_none_or(|target| stream == Stream::Inbox(target))
     }
 }
 
@@ -101,6 +103,12 @@ impl Faults {
         found.map(|fault| (fault.healed_us, fault.effects_until_us) = (now_us, settled_us)).is_some()
     }
 
+    /// When it began, if this fault may have lost whatever there was.
+    pub(crate) fn has_lost_everything(&self, number: u32) -> Option<u64> {
+        let fault = self.all.iter().rev().find(|fault| fault.number == number)?;
+        (fault.loses_from_us.is_some() && fault.user.is_none()).then_some(fault.from_us)
+    }
+
     /// Indexes among which are all faults that cover this moment, which must be the latest that was asked for.
     pub(crate) fn around(&mut self, now_us: u64) -> Range<u32> {
         let all = &self.all;
@@ -141,7 +149,7 @@ impl Faults {
     /// trimmed when the user's other devices have acknowledged it. `told_since` says when that was.
     pub(crate) fn blame(
         &mut self,
-        user: u32,
+        stream: Stream,
         publish_us: u64,
         accepted_us: u64,
         told_since: impl Fn(u64) -> Option<u64>,
@@ -149,7 +157,7 @@ impl Faults {
         let may_lose = |fault: &&mut Fault| {
             fault.loses_from_us.is_some_and(|from_us| from_us <= accepted_us)
                 && publish_us <= fault.healed_us.max(told_since(fault.from_us).unwrap_or_default())
-                && fault.may_hit(user)
+                && fault.may_hit(stream)
         };
         let fault = self.all.iter_mut().find(may_lose)?;
         fault.effect.lost += 1;
@@ -157,12 +165,12 @@ impl Faults {
     }
 
     /// How many faults between two moments may have lost something, and with it the keys of idempotent publishes.
-    pub(crate) fn losses_between(&self, user: u32, from_us: u64, until_us: u64) -> usize {
+    pub(crate) fn losses_between(&self, stream: Stream, from_us: u64, until_us: u64) -> usize {
         let may_lose = |fault: &&Fault| {
             fault.loses_from_us.is_some()
                 && fault.from_us <= until_us
                 && from_us <= fault.healed_us
-                && fault.may_hit(user)
+                && fault.may_hit(stream)
         };
         self.all.iter().filter(may_lose).count()
     }

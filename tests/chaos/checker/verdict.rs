@@ -21,11 +21,16 @@ pub(crate) struct Counts {
     pub(crate) epochs: u64,
     /// Messages by what their producers know.
     pub(crate) accepted: u64,
+    /// Among them those of topics and the broadcast topic.
+    pub(crate) accepted_to_topics: u64,
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
     pub(crate) unknown_but_delivered: u64,
     /// Messages owed to a device, by what became of them.
     pub(crate) delivered: u64,
+    pub(crate) delivered_of_topics: u64,
+    /// Of a topic that may have been left before it came.
+    pub(crate) waived: u64,
     pub(crate) pending: u64,
     /// Of an unfinished history: nobody looked into Redis at its end.
     pub(crate) undecided: u64,
@@ -98,10 +103,13 @@ impl fmt::Display for Verdict {
             devices,
             epochs,
             accepted,
+            accepted_to_topics,
             refused,
             unknown,
             unknown_but_delivered,
             delivered,
+            delivered_of_topics,
+            waived,
             pending,
             undecided,
             lost,
@@ -117,12 +125,13 @@ impl fmt::Display for Verdict {
         writeln!(out, "seed {}: {lines} lines, {users} users, {devices} devices, {epochs} epochs", self.seed)?;
         writeln!(
             out,
-            "messages: {accepted} accepted, {refused} refused, {unknown} unknown ({unknown_but_delivered} delivered)"
+            "messages: {accepted} accepted ({accepted_to_topics} to topics), {refused} refused, {unknown} unknown ({unknown_but_delivered} delivered)"
         )?;
         writeln!(
             out,
-            "owed to devices: {delivered} delivered, {pending} pending, {lost} lost, {lost_in_declared_window} lost in \
-             a declared window, {dropped_and_told} dropped and told, {undecided} undecided"
+            "owed to devices: {delivered} delivered ({delivered_of_topics} of topics), {pending} pending, {lost} lost, \
+             {lost_in_declared_window} lost in a declared window, {dropped_and_told} dropped and told, {undecided} \
+             undecided; {waived} of topics that were left before they came"
         )?;
         writeln!(
             out,

@@ -37,6 +37,18 @@ pub(crate) enum Violation {
         whose: Whose,
         tag: String,
     },
+    /// It came, was not acked, and did not come again, although nothing holds it any more.
+    NotRepeated {
+        whose: Whose,
+        tag: String,
+    },
+    /// Of a topic that its user surely did not follow when it was published.
+    NotFollowed {
+        whose: Whose,
+        connection: u64,
+        tag: String,
+        topic: String,
+    },
     OutOfOrder {
         whose: Whose,
         epoch: String,
@@ -80,6 +92,7 @@ pub(crate) enum Violation {
         tag: String,
         ids: String,
     },
+    /// Of another user, or of another topic.
     ForeignUser {
         whose: Whose,
         connection: u64,
@@ -117,6 +130,8 @@ impl Violation {
             Self::Lost { .. } => "lost",
             Self::LostUntold { .. } => "lost_untold",
             Self::Stuck { .. } => "stuck",
+            Self::NotRepeated { .. } => "not_repeated",
+            Self::NotFollowed { .. } => "not_followed",
             Self::OutOfOrder { .. } => "out_of_order",
             Self::RepeatedAsNew { .. } => "repeated_as_new",
             Self::RepeatedAfterAck { .. } => "repeated_after_ack",
@@ -145,6 +160,18 @@ impl fmt::Display for Violation {
             }
             Self::Stuck { whose, tag } => {
                 write!(out, "{whose} is healthy, connected and drained, but {tag} still waits in Redis undelivered")
+            }
+            Self::NotRepeated { whose, tag } => {
+                write!(
+                    out,
+                    "{whose} got {tag}, never acked it, and it did not come again; Redis does not hold it for it"
+                )
+            }
+            Self::NotFollowed { whose, connection, tag, topic } => {
+                write!(
+                    out,
+                    "{whose} got {tag} of {topic} on connection {connection}, which its user did not follow then"
+                )
             }
             Self::OutOfOrder { whose, epoch, connection, tag, id, after } => write!(
                 out,

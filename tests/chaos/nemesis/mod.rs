@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
+use super::followers::Followers;
 use super::history::Event;
 use super::plan::{Kind, Period};
 use super::population::Population;
@@ -30,6 +31,7 @@ const MOVING: usize = 5;
 pub(crate) struct Nemesis {
     pub(crate) cluster: Cluster,
     pub(crate) population: Population,
+    pub(crate) followers: Followers,
     recorder: Arc<Recorder>,
     settings: Settings,
     number: u32,
@@ -38,8 +40,14 @@ pub(crate) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(crate) fn new(cluster: Cluster, population: Population, recorder: Arc<Recorder>, settings: Settings) -> Self {
-        Self { cluster, population, recorder, settings, number: 0, failures: Vec::new() }
+    pub(crate) fn new(
+        cluster: Cluster,
+        population: Population,
+        followers: Followers,
+        recorder: Arc<Recorder>,
+        settings: Settings,
+    ) -> Self {
+        Self { cluster, population, followers, recorder, settings, number: 0, failures: Vec::new() }
     }
 
     /// Whether this fault can be injected here.
