@@ -153,7 +153,7 @@ impl Session {
         self.topics.as_ref().map_or(0, |topics| topics.waiting.len())
     }
 
-    fn confirm_written(&mut self, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn confirm_written(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Some(topics) = &mut self.topics else { return };
         let mut waiting = std::mem::take(&mut topics.waiting);
         let mut frames = Vec::new();

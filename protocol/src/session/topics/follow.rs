@@ -99,6 +99,11 @@ impl Session {
                     return;
                 }
                 self.handle_topics_changed();
+                if !follow {
+                    // At once: nothing of them may come after the word that they are left.
+                    let stays = |topic: &Topic| !topics.iter().any(|left| left.as_str() == topic.as_str());
+                    self.keep_topics(now, stays, actions);
+                }
                 self.send(now, &ServerFrame::Followed { topics, follow }, reference.as_deref(), actions);
             }
             Err(_) if self.is_ended() => {}
@@ -145,7 +150,7 @@ impl Session {
         }
     }
 
-    pub(in super::super) fn handle_follows_loaded(&mut self, follows: Follows, actions: &mut Vec<Action>) {
+    pub(in super::super) fn handle_follows_loaded(&mut self, now: Now, follows: Follows, actions: &mut Vec<Action>) {
         let ended = self.is_ended();
         let Some(topics) = &mut self.topics else { return };
         topics.load = if topics.load == (Load::InFlight { again: true }) { Load::Needed } else { Load::Done };
@@ -157,8 +162,23 @@ impl Session {
             Topic::Broadcast => true,
             Topic::Named(name) => follows.topics.iter().any(|(followed, _)| followed == name),
         };
+        self.keep_topics(now, is_followed, actions);
+        let Some(topics) = &mut self.topics else { return };
+        for (name, since_ms) in follows.topics {
+            let topic = Topic::Named(name);
+            if let Err(index) = topics.position(&topic) {
+                actions.push(Action::Follow(topic.clone()));
+                topics.followed.insert(index, Followed::new(topic, since_ms));
+            }
+        }
+    }
+
+    /// Follows the other topics no more.
+    fn keep_topics(&mut self, now: Now, stays: impl Fn(&Topic) -> bool, actions: &mut Vec<Action>) {
+        let Some(topics) = &mut self.topics else { return };
+        let before = topics.followed.len();
         topics.followed.retain(|followed| {
-            let keep = is_followed(&followed.topic);
+            let keep = stays(&followed.topic);
             if !keep {
                 // What of it is in flight may still be acked, to no effect.
                 let sent = followed.outstanding.in_flight();
@@ -169,12 +189,9 @@ impl Session {
             }
             keep
         });
-        for (name, since_ms) in follows.topics {
-            let topic = Topic::Named(name);
-            if let Err(index) = topics.position(&topic) {
-                actions.push(Action::Follow(topic.clone()));
-                topics.followed.insert(index, Followed::new(topic, since_ms));
-            }
+        if topics.followed.len() < before {
+            // Acks that waited for their cursors wait for nothing any more.
+            self.confirm_written(now, actions);
         }
     }
 }
