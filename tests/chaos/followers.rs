@@ -20,8 +20,10 @@ use super::recorder::Recorder;
 pub(crate) const EVERYBODY: &str = "*";
 /// Topics of a run, beside it.
 const ROOMS: usize = 6;
-/// One of so many users follows further topics now and then.
+/// One of so many users follows further topics now and then, by HTTP.
 const FICKLE_ONE_IN: usize = 3;
+/// And one of so many does so by frames.
+const WHIMSICAL_ONE_IN: usize = 4;
 /// Time between two changes of mind.
 const SECONDS: std::ops::Range<f64> = 1.0..25.0;
 /// A backend's patience: the node answers 504 itself (it waits 5 s for Redis).
@@ -31,8 +33,20 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const FOLLOW_MAX: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What a user likes: a topic to follow for the whole run, then those to follow now and then by HTTP, then, from the last
+/// of these on, by the clients' own frames.
+fn taste(user: &str) -> usize {
+    user.bytes().fold(0, |taste: usize, byte| taste.wrapping_mul(31).wrapping_add(byte.into()))
+}
+
+/// Topics that a user's own clients follow and leave.
+pub(crate) fn whims(user: &str) -> Vec<String> {
+    let taste = taste(user);
+    if (taste / ROOMS).is_multiple_of(WHIMSICAL_ONE_IN) { vec![room(taste + 2), room(taste + 3)] } else { Vec::new() }
+}
+
 /// The name of a topic.
-pub(crate) fn room(number: usize) -> String {
+fn room(number: usize) -> String {
     format!("room.{}", number % ROOMS)
 }
 
@@ -69,8 +83,8 @@ impl Followers {
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_PATIENCE).timeout(PATIENCE);
         let http = http.build().expect("an HTTP client needs nothing");
         let mut faithful = BTreeMap::<String, Vec<String>>::new();
-        for (number, user) in users.iter().enumerate() {
-            faithful.entry(room(number)).or_default().push(user.clone());
+        for user in users {
+            faithful.entry(room(taste(user))).or_default().push(user.clone());
         }
         let (stop, _) = watch::channel(false);
         let desk = Arc::new(Desk { recorder, http, nodes });
@@ -82,8 +96,8 @@ impl Followers {
     /// Some users follow further topics now and then, until [`Followers::stop`].
     pub(crate) fn start_changing(&mut self, users: &[String], seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x666F_6C6C_6F77);
-        for (number, user) in users.iter().enumerate().filter(|(number, _)| number.is_multiple_of(FICKLE_ONE_IN)) {
-            for topic in [room(number + 1), room(number + 2)] {
+        for user in users.iter().filter(|user| (taste(user) / ROOMS).is_multiple_of(FICKLE_ONE_IN)) {
+            for topic in [room(taste(user) + 1), room(taste(user) + 2)] {
                 let (desk, stopped) = (self.desk.clone(), self.stop.subscribe());
                 self.tasks.spawn(change_again_and_again(desk, user.clone(), topic, rng.fork(), stopped));
             }

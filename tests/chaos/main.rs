@@ -14,6 +14,7 @@ mod checker;
 mod client;
 mod cluster;
 mod followers;
+mod frames;
 mod history;
 mod nemesis;
 mod owed;
@@ -25,6 +26,7 @@ mod report;
 mod resources;
 mod run;
 mod settings;
+mod whims;
 
 use settings::Settings;
 

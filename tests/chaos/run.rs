@@ -67,7 +67,7 @@ pub(crate) async fn run(settings: Settings) {
     println!("the plan took {:.0} s; draining", start.elapsed().as_secs_f64());
     sampling.abort();
     let lag = canary.finish();
-    nemesis.population.set(|mood| *mood = Mood { moves: mood.moves, ..Mood::default() });
+    nemesis.population.set(|mood| *mood = Mood { moves: mood.moves, settled: true, ..Mood::default() });
     nemesis.followers.stop().await;
     // What is published from here on is owed to whoever follows now: nobody leaves any more.
     tokio::time::sleep(LAST_WORDS).await;

@@ -13,5 +13,6 @@ mod history;
 mod planted;
 mod random;
 mod recorded;
+mod rivals;
 mod story;
 mod topics;

@@ -190,6 +190,12 @@ impl Devices {
         true
     }
 
+    /// User and device of a connection.
+    pub(crate) fn of(&self, connection: u64) -> Option<(u32, u32)> {
+        let connection = self.connections.get(&connection)?;
+        Some((connection.user, self.all[connection.device].name))
+    }
+
     /// `None` if no such connection is ready.
     pub(crate) fn place(&self, connection: u64) -> Option<Place> {
         let connection = self.connections.get(&connection)?;

@@ -22,6 +22,7 @@ mod latency;
 mod messages;
 mod names;
 mod resources;
+mod rivals;
 pub(crate) mod verdict;
 pub(crate) mod violation;
 
@@ -37,6 +38,7 @@ use self::latency::Latency;
 use self::messages::{Messages, Stream};
 use self::names::Names;
 use self::resources::{Resources, Usage};
+use self::rivals::{Rivals, Wrong};
 use self::verdict::Verdict;
 use self::violation::{Violation, Whose};
 use super::history::{Event, Line, To, Via};
@@ -76,6 +78,7 @@ struct Checker {
     messages: Messages,
     devices: Devices,
     follows: Follows,
+    rivals: Rivals,
     /// What topics' logs hold in the end.
     logs: HashMap<u32, HashSet<EntryId>>,
     faults: Faults,
@@ -93,6 +96,7 @@ impl Checker {
         Self {
             faults: Faults::new(bounds.settle_us),
             follows: Follows::new(bounds.settle_us),
+            rivals: Rivals::default(),
             logs: HashMap::new(),
             bounds,
             healthy,
@@ -146,6 +150,7 @@ impl Checker {
             }
             Event::Connect { connection, user, device, group, .. } => {
                 let device = (self.names.number(user), self.names.number(device));
+                self.rivals.connect(now_us, *connection, device, group);
                 let group = self.names.number(group);
                 let fresh = self.devices.connect((number, now_us), *connection, device, group);
                 self.require(fresh, "a connection's number came twice");
@@ -153,6 +158,7 @@ impl Checker {
             Event::Ready { connection, epoch, generation, created } => {
                 let epoch = self.epochs.number(epoch);
                 let known = self.devices.ready((number, now_us), *connection, epoch, *generation, *created);
+                self.rivals.ready(now_us, *connection, *generation);
                 self.require(known, "ready without a connect");
             }
             Event::Follow { request, user, topic, follow, connection } => {
@@ -189,9 +195,13 @@ impl Checker {
                 let known = self.devices.gap(now_us, *connection, id, epoch, reason, *count);
                 self.require(known, "a gap before ready");
             }
-            Event::Closed { connection, .. } => {
+            Event::Closed { connection, code, .. } => {
                 let known = self.devices.closed(*connection);
                 self.require(known, "the end of a connection that nobody began");
+                let wrong = self.rivals.closed(now_us, *connection, *code, &self.bounds);
+                if let Some((wrong, (user, device))) = wrong.zip(self.devices.of(*connection)) {
+                    self.wrong_session(wrong, *connection, user, device);
+                }
             }
             Event::Forgotten { user, device } => {
                 let (user, device) = (self.names.number(user), self.names.number(device));
@@ -207,6 +217,7 @@ impl Checker {
                 self.require(known, "healed without a fault");
                 if let Some(from_us) = self.faults.has_lost_everything(*number) {
                     self.follows.forget(from_us, now_us);
+                    self.rivals.everything_lost(now_us);
                 }
             }
             Event::Calm { number } => {
@@ -240,7 +251,12 @@ impl Checker {
                     .is_some_and(|((user, device), (topic, after))| self.devices.behind(user, device, topic, after));
                 self.require(known, "a device that does not exist is behind");
             }
-            Event::End => self.verdict.complete = true,
+            Event::End => {
+                self.verdict.complete = true;
+                let outstayed: Vec<_> = self.rivals.outstayed(now_us, self.bounds.outstay_us).collect();
+                outstayed.into_iter().for_each(|(user, device, wrong)| self.wrong_session(wrong, 0, user, device));
+                self.verdict.counts.replaced = self.rivals.replaced;
+            }
         }
     }
 
@@ -259,6 +275,14 @@ impl Checker {
         let ids = ids.iter().filter_map(|id| EntryId::parse(id));
         let known = names.is_some_and(|(user, device)| self.devices.left(user, device, ids));
         self.require(known, "something left for a device that does not exist");
+    }
+
+    fn wrong_session(&mut self, wrong: Wrong, connection: u64, user: u32, device: u32) {
+        let whose = Whose { user: self.names.name(user).to_owned(), device: self.names.name(device).to_owned() };
+        self.verdict.violate(match wrong {
+            Wrong::ReplacedByNobody => Violation::ReplacedByNobody { whose, connection },
+            Wrong::Outstayed { us } => Violation::Outstayed { whose, us },
+        });
     }
 
     fn stream(&mut self, to: &To) -> Stream {

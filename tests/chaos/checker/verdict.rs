@@ -46,6 +46,8 @@ pub(crate) struct Counts {
     pub(crate) out_of_order: u64,
     pub(crate) never_sent: u64,
     pub(crate) foreign: u64,
+    /// Sessions that ended because another device of their user connected.
+    pub(crate) replaced: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,6 +123,7 @@ impl fmt::Display for Verdict {
             out_of_order,
             never_sent,
             foreign,
+            replaced,
         } = self.counts;
         writeln!(out, "seed {}: {lines} lines, {users} users, {devices} devices, {epochs} epochs", self.seed)?;
         writeln!(
@@ -138,6 +141,7 @@ impl fmt::Display for Verdict {
             "deliveries: {duplicated} duplicates, {duplicated_against_the_promise} against the promise, {out_of_order} \
              out of order, {never_sent} never sent, {foreign} of another user, {superseded} on superseded connections"
         )?;
+        writeln!(out, "sessions: {replaced} replaced by another device")?;
         for Percentile { when, deliveries, p99_us } in &self.percentiles {
             writeln!(out, "healthy p99 {when}: {p99_us} us over {deliveries} deliveries")?;
         }

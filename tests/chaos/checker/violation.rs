@@ -99,6 +99,16 @@ pub(crate) enum Violation {
         tag: String,
         owner: String,
     },
+    /// Closed as replaced, and no other device can have replaced it.
+    ReplacedByNobody {
+        whose: Whose,
+        connection: u64,
+    },
+    /// Another device of a user of whom one may be connected had replaced it long before.
+    Outstayed {
+        whose: Whose,
+        us: u64,
+    },
     ResourceNotReturned {
         process: String,
         what: &'static str,
@@ -140,6 +150,8 @@ impl Violation {
             Self::WrongId { .. } => "wrong_id",
             Self::SeveralIds { .. } => "several_ids",
             Self::ForeignUser { .. } => "foreign_user",
+            Self::ReplacedByNobody { .. } => "replaced_by_nobody",
+            Self::Outstayed { .. } => "outstayed",
             Self::ResourceNotReturned { .. } => "resource_not_returned",
             Self::SessionsLeaked { .. } => "sessions_leaked",
             Self::TooLate { .. } => "too_late",
@@ -194,6 +206,15 @@ impl fmt::Display for Violation {
             Self::SeveralIds { tag, ids } => write!(out, "{tag} exists more often than it may: {ids}"),
             Self::ForeignUser { whose, connection, tag, owner } => {
                 write!(out, "{whose} got {tag} on connection {connection}, which belongs to {owner}")
+            }
+            Self::ReplacedByNobody { whose, connection } => {
+                write!(
+                    out,
+                    "{whose} was closed as replaced on connection {connection}, and nobody can have replaced it"
+                )
+            }
+            Self::Outstayed { whose, us } => {
+                write!(out, "{whose} was still connected {us} us after another device of its user had replaced it")
             }
             Self::ResourceNotReturned { process, what, baseline, end, allowed } => {
                 write!(out, "{process} ended with {end} {what}; it began with {baseline} and may keep {allowed}")
