@@ -43,6 +43,15 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+/// How a producer heard what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Heard {
+    Stream,
+    /// By the answer to a publish that waits.
+    Wait,
+}
+
 /// What happened. A `tag` is the run-wide unique text in a message's payload; `connection` is a run-wide unique number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
@@ -60,6 +69,8 @@ pub(crate) enum Event {
         to: To,
         via: Via,
         key: Option<String>,
+        /// It asks what becomes of it.
+        receipt: bool,
     },
     /// It was accepted: 2xx, or an id from XADD. `created` is false when the key had been seen before.
     Published {
@@ -124,6 +135,14 @@ pub(crate) enum Event {
     Acked {
         connection: u64,
         ids: Vec<String>,
+    },
+    /// What a producer heard became of a message.
+    Receipt {
+        heard: Heard,
+        user: String,
+        device: String,
+        id: String,
+        event: String,
     },
     /// A gap frame.
     Gap {

@@ -21,6 +21,7 @@ mod owed;
 mod plan;
 mod population;
 mod producers;
+mod receipts;
 mod recorder;
 mod report;
 mod resources;

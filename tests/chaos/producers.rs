@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::followers::{EVERYBODY, any_room};
 use super::harness::node::API_KEY;
 use super::harness::redis_server::{inbox, log};
-use super::history::{Event, To, Via};
+use super::history::{Event, Heard, To, Via};
 use super::recorder::Recorder;
 use super::settings::Settings;
 
@@ -41,6 +41,12 @@ const PADDING: usize = 4096;
 const OF: u32 = 1_000;
 const TO_TOPICS: u32 = 60;
 const TO_EVERYBODY: u32 = 6;
+
+/// One of so many messages to users asks what becomes of it, and one of so many of these waits for that.
+const ASKS_ONE_IN: u32 = 4;
+const WAITS_ONE_IN: u32 = 8;
+/// How long it waits.
+const WAIT_S: u32 = 3;
 
 /// What all producers share.
 #[derive(Debug)]
@@ -136,6 +142,8 @@ struct Letter {
     to: To,
     data: Value,
     key: Option<String>,
+    receipt: bool,
+    waits: bool,
 }
 
 impl Letter {
@@ -149,7 +157,9 @@ impl Letter {
         if rng.u32(..PADDED_ONE_IN) == 0 {
             data["padding"] = "x".repeat(PADDING).into();
         }
-        Self { key: keyed.then(|| format!("key-{tag}")), tag, to, data }
+        let receipt = matches!(to, To::User(_)) && rng.u32(..ASKS_ONE_IN) == 0;
+        let waits = receipt && rng.u32(..WAITS_ONE_IN) == 0;
+        Self { key: keyed.then(|| format!("key-{tag}")), tag, to, data, receipt, waits }
     }
 
     fn body(&self) -> Value {
@@ -157,12 +167,16 @@ impl Letter {
         if let Some(key) = &self.key {
             body["key"] = key.as_str().into();
         }
+        if self.receipt {
+            body["receipt"] = true.into();
+        }
         body
     }
 
     /// Where it goes by HTTP, one message a request.
     fn path(&self) -> String {
         match &self.to {
+            To::User(user) if self.waits => format!("/v1/users/{user}/messages?wait=acked&timeout_s={WAIT_S}"),
             To::User(user) => format!("/v1/users/{user}/messages"),
             To::Topic(topic) if topic == EVERYBODY => "/v1/broadcast".to_owned(),
             To::Topic(topic) => format!("/v1/topics/{topic}/messages"),
@@ -181,7 +195,12 @@ impl Letter {
 /// How one attempt at one message ended.
 #[derive(Debug)]
 enum Outcome {
-    Accepted { id: String, created: bool },
+    /// Devices are those of which the answer says that they acked it.
+    Accepted {
+        id: String,
+        created: bool,
+        acked_by: Vec<String>,
+    },
     Refused(String),
     Unknown(String),
 }
@@ -203,21 +222,16 @@ impl Errand {
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             for letter in &self.letters {
-                let Letter { tag, to, key, .. } = letter;
+                let Letter { tag, to, key, receipt, .. } = letter;
                 let (tag, to, key) = (tag.clone(), to.clone(), key.clone());
-                self.desk.recorder.record(Event::Publish { tag, to, via: self.via, key });
+                self.desk.recorder.record(Event::Publish { tag, to, via: self.via, key, receipt: *receipt });
             }
             let outcomes = match self.via {
                 Via::Xadd => vec![self.desk.append(&self.letters[0]).await],
                 Via::Http | Via::HttpBatch => self.request().await,
             };
             for (letter, outcome) in self.letters.iter().zip(&outcomes) {
-                let tag = letter.tag.clone();
-                self.desk.recorder.record(match outcome {
-                    Outcome::Accepted { id, created } => Event::Published { tag, id: id.clone(), created: *created },
-                    Outcome::Refused(why) => Event::Refused { tag, why: why.clone() },
-                    Outcome::Unknown(why) => Event::Unknown { tag, why: why.clone() },
-                });
+                self.desk.record(letter, outcome);
             }
             // Only what has a key may be sent again: the others could arrive twice.
             let mut outcomes = outcomes.into_iter();
@@ -233,7 +247,8 @@ impl Errand {
 
     async fn request(&mut self) -> Vec<Outcome> {
         let node = self.desk.nodes[self.rng.usize(..self.desk.nodes.len())];
-        let patience = if self.rng.bool() { SHORT_PATIENCE } else { LONG_PATIENCE };
+        let waits = self.via == Via::Http && self.letters[0].waits;
+        let patience = if waits || self.rng.bool() { LONG_PATIENCE } else { SHORT_PATIENCE };
         let (url, body) = if self.via == Via::HttpBatch {
             let message = |letter: &Letter| {
                 let mut message = letter.body();
@@ -273,20 +288,43 @@ impl Errand {
 
 fn outcome(status: u64, answer: &Value) -> Outcome {
     match (status, answer["id"].as_str()) {
-        (200 | 201, Some(id)) => Outcome::Accepted { id: id.to_owned(), created: status == 201 },
+        (200 | 201, Some(id)) => {
+            let devices = answer["devices"].as_array().map_or(&[][..], Vec::as_slice);
+            let acked = devices.iter().filter(|device| device["state"] == "acked");
+            let acked_by = acked.filter_map(|device| device["device"].as_str().map(str::to_owned)).collect();
+            Outcome::Accepted { id: id.to_owned(), created: status == 201, acked_by }
+        }
         (400..500 | 503, _) => Outcome::Refused(format!("{status} {}", answer["code"].as_str().unwrap_or_default())),
         _ => Outcome::Unknown(format!("{status} {}", answer["code"].as_str().unwrap_or_default())),
     }
 }
 
 impl Desk {
+    /// Records how one attempt at a message ended.
+    fn record(&self, letter: &Letter, outcome: &Outcome) {
+        let tag = letter.tag.clone();
+        self.recorder.record(match outcome {
+            Outcome::Accepted { id, created, .. } => Event::Published { tag, id: id.clone(), created: *created },
+            Outcome::Refused(why) => Event::Refused { tag, why: why.clone() },
+            Outcome::Unknown(why) => Event::Unknown { tag, why: why.clone() },
+        });
+        let (Outcome::Accepted { id, acked_by, .. }, To::User(user)) = (outcome, &letter.to) else { return };
+        for device in acked_by {
+            let (user, device, id) = (user.clone(), device.clone(), id.clone());
+            self.recorder.record(Event::Receipt { heard: Heard::Wait, user, device, id, event: "acked".to_owned() });
+        }
+    }
+
     /// A raw `XADD`.
     async fn append(&self, letter: &Letter) -> Outcome {
         let Some(mut link) = self.link().await else { return Outcome::Refused("no connection".to_owned()) };
         let mut command = redis::cmd("XADD");
         command.arg(letter.stream()).arg("*").arg("data").arg(letter.data.to_string());
+        if letter.receipt {
+            command.arg("receipt").arg("1");
+        }
         match command.query_async::<String>(&mut link).await {
-            Ok(id) => Outcome::Accepted { id, created: true },
+            Ok(id) => Outcome::Accepted { id, created: true, acked_by: Vec::new() },
             // An error reply has a code; everything else says only that no answer came.
             Err(error) => match error.code() {
                 Some(code) => Outcome::Refused(code.to_owned()),

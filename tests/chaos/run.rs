@@ -15,6 +15,7 @@ use super::nemesis::Nemesis;
 use super::owed::{Behind, Owed};
 use super::population::Population;
 use super::producers::Producers;
+use super::receipts::Reader;
 use super::recorder::Recorder;
 use super::report;
 use super::resources::{Canary, Sampler};
@@ -52,6 +53,7 @@ pub(crate) async fn run(settings: Settings) {
     let mut nemesis = Nemesis::new(cluster, population, followers, recorder.clone(), settings.clone());
     nemesis.recover("the start").await;
     // Devices are known before the first message: only those are owed it.
+    let receipts = Reader::start(recorder.clone(), redis.clone());
     let producers = Producers::start(&settings, recorder.clone(), fronts, redis, users);
     nemesis.followers.start_changing(&names, settings.seed);
     tokio::time::sleep(if settings.short { WARM_UP } else { WARM_UP_LONG }).await;
@@ -77,6 +79,7 @@ pub(crate) async fn run(settings: Settings) {
     sampler.series().await;
     let mut redis = nemesis.cluster.redis.connection().await;
     record_what_is_left(&recorder, &mut redis, &nemesis.population.devices()).await;
+    receipts.finish().await;
     nemesis.population.stop().await;
     recorder.record(Event::End);
     recorder.flush();

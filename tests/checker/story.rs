@@ -2,7 +2,7 @@
 
 use super::checker::verdict::Verdict;
 use super::checker::{self};
-use super::history::{Event, Line, Outcome, To, Via};
+use super::history::{Event, Heard, Line, Outcome, To, Via};
 
 /// Time between two lines.
 const STEP_US: u64 = 1_000;
@@ -48,7 +48,20 @@ impl Story {
     }
 
     pub(crate) fn publish_to(&mut self, via: Via, tag: &str, to: To, key: Option<&str>) -> &mut Self {
-        self.event(Event::Publish { tag: tag.to_owned(), to, via, key: key.map(str::to_owned) })
+        let (tag, key) = (tag.to_owned(), key.map(str::to_owned));
+        self.event(Event::Publish { tag, to, via, key, receipt: false })
+    }
+
+    /// An accepted message of alice that asks for receipts.
+    pub(crate) fn accept_asking(&mut self, tag: &str, id: u64) -> &mut Self {
+        let (to, key) = (To::User("alice".to_owned()), None);
+        self.event(Event::Publish { tag: tag.to_owned(), to, via: Via::Http, key, receipt: true }).published(tag, id)
+    }
+
+    /// A producer hears that alice's phone has acked a message.
+    pub(crate) fn receipt(&mut self, heard: Heard, id: u64) -> &mut Self {
+        let (user, device, event) = ("alice".to_owned(), "phone".to_owned(), "acked".to_owned());
+        self.event(Event::Receipt { heard, user, device, id: stream_id(id), event })
     }
 
     /// An accepted message of a topic.

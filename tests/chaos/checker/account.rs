@@ -7,6 +7,7 @@ use super::device::Device;
 use super::faults::Faults;
 use super::messages::{Message, Stream};
 use super::names::Names;
+use super::receipts::Untold;
 use super::verdict::Verdict;
 use super::violation::{Violation, Whose};
 
@@ -76,6 +77,28 @@ impl Checker {
         for index in 0..self.devices.all().len() {
             let user = self.devices.all()[index].user;
             self.account_for(index, &lives[&user]);
+            if self.verdict.complete {
+                self.account_for_receipts(index);
+            }
+        }
+    }
+
+    /// Of each ack that was executed the stream must have told, unless Redis has lost that.
+    fn account_for_receipts(&mut self, index: usize) {
+        let Self { devices, faults, bounds, names, verdict, .. } = self;
+        let device = &devices.all()[index];
+        for Untold { id, from_us, until_us } in device.receipts.untold() {
+            // Its ack did not arrive.
+            if device.holds([id].into_iter()) {
+                continue;
+            }
+            let when = (from_us, until_us.saturating_add(bounds.receipt_us));
+            let told_since = |from_us| device.told_since(from_us);
+            if faults.may_have_lost(Stream::Inbox(device.user), when, told_since) {
+                verdict.counts.receipts_lost += 1;
+            } else {
+                verdict.violate(Violation::ReceiptMissing { whose: whose(names, device), id });
+            }
         }
     }
 

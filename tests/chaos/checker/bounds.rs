@@ -22,6 +22,8 @@ pub(crate) struct Bounds {
     /// How long a session may be there after another device has replaced it: a lost hint, found by the next sweep, of a
     /// node that was paused or cut off. Long before that its client leaves a node that says nothing.
     pub(crate) outstay_us: u64,
+    /// How long a receipt may be in Redis before it is in the history.
+    pub(crate) receipt_us: u64,
     /// Allocators keep what they had at the peak of a reconnect storm; a leak grows beyond any fixed share.
     pub(crate) rss_ratio: f64,
     pub(crate) rss_slack_bytes: u64,
@@ -42,6 +44,7 @@ impl Default for Bounds {
             settle_us: 70_000_000,
             notice_us: 140_000_000,
             outstay_us: 120_000_000,
+            receipt_us: 5_000_000,
             rss_ratio: 1.5,
             rss_slack_bytes: 32 << 20,
             rss_session_bytes: 16 << 10,

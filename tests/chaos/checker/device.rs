@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::entry_id::{EntryId, MessageId};
+use super::receipts::Receipts;
 
 /// One life of a device.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(crate) struct Device {
     pub(super) got: HashMap<u32, Got>,
     /// Messages whose ack is not confirmed, by id.
     pub(super) unacked: HashMap<MessageId, u32>,
+    pub(crate) receipts: Receipts,
     pub(super) left: HashSet<EntryId>,
     /// Where it stands in the topics that hold something for it.
     pub(super) behind: HashMap<u32, EntryId>,
@@ -82,6 +84,7 @@ impl Device {
             newest: None,
             got: HashMap::new(),
             unacked: HashMap::new(),
+            receipts: Receipts::default(),
             left: HashSet::new(),
             behind: HashMap::new(),
         }

@@ -34,6 +34,8 @@ pub(crate) struct Delivery {
     pub(crate) message: u32,
     pub(crate) id: MessageId,
     pub(crate) is_new: bool,
+    /// It asks for receipts.
+    pub(crate) asks: bool,
 }
 
 /// How a delivery stands to what came before.
@@ -213,7 +215,7 @@ impl Devices {
     }
 
     pub(crate) fn delivered(&mut self, delivery: Delivery) -> Option<Judged> {
-        let Delivery { connection: number, message, id, is_new } = delivery;
+        let Delivery { connection: number, message, id, is_new, asks } = delivery;
         let connection = self.connections.get_mut(&number)?;
         let ready = connection.ready?;
         let device = &mut self.all[connection.device];
@@ -221,6 +223,9 @@ impl Devices {
         let first = before.is_none();
         if device.forgotten_line.is_some() {
             return Some(Judged::Superseded { first: false });
+        }
+        if asks {
+            device.receipts.delivered(id.entry);
         }
         // An unkeyed message that was sent twice has two ids, each of which may come.
         let same = before.filter(|got| got.id == id);
@@ -263,7 +268,7 @@ impl Devices {
     }
 
     /// A client is about to send acks.
-    pub(crate) fn ack(&mut self, connection: u64, ids: impl Iterator<Item = MessageId>) -> bool {
+    pub(crate) fn ack(&mut self, now_us: u64, connection: u64, ids: impl Iterator<Item = MessageId>) -> bool {
         let Some(connection) = self.connections.get(&connection).filter(|known| known.ready.is_some()) else {
             return false;
         };
@@ -271,6 +276,9 @@ impl Devices {
         for id in ids {
             if let Some(got) = device.unacked.get(&id).and_then(|message| device.got.get_mut(message)) {
                 got.acked = true;
+            }
+            if id.topic.is_none() {
+                device.receipts.acked(now_us, id.entry);
             }
         }
         true
@@ -281,12 +289,21 @@ impl Devices {
         let Some(ready) = known.ready else { return false };
         let device = &mut self.all[known.device];
         for id in ids {
+            if id.topic.is_none() {
+                device.receipts.confirmed(now_us, id.entry);
+            }
             let message = device.unacked.remove(&id);
             if let Some(got) = message.and_then(|message| device.got.get_mut(&message)).filter(|got| got.id == id) {
                 got.confirmed = Some(Confirmed { epoch: ready.epoch, connection, at_us: now_us });
             }
         }
         true
+    }
+
+    /// Somebody was told of an ack; false if the device has sent none that somebody asked about.
+    pub(crate) fn told_of_ack(&mut self, user: u32, name: u32, id: EntryId, by_stream: bool) -> bool {
+        let Some(index) = self.present.get(&(user, name)) else { return false };
+        self.all[*index].receipts.told(id, by_stream)
     }
 
     pub(crate) fn left(&mut self, user: u32, name: u32, ids: impl Iterator<Item = EntryId>) -> bool {

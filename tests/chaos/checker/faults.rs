@@ -175,6 +175,20 @@ impl Faults {
         self.all.iter().filter(may_lose).count()
     }
 
+    /// Whether a fault may have lost something of a stream that was written between two moments: until those concerned
+    /// were told of it, as in [`Faults::blame`].
+    pub(crate) fn may_have_lost(
+        &self,
+        stream: Stream,
+        (from_us, until_us): (u64, u64),
+        told_since: impl Fn(u64) -> Option<u64>,
+    ) -> bool {
+        self.all.iter().any(|fault| {
+            let over_us = fault.healed_us.max(told_since(fault.from_us).unwrap_or_default());
+            fault.loses_from_us.is_some() && fault.may_hit(stream) && fault.from_us <= until_us && from_us <= over_us
+        })
+    }
+
     pub(crate) fn table(&self) -> Vec<Row> {
         let mut rows = BTreeMap::<&str, Row>::new();
         for Fault { kind, effect, .. } in &self.all {

@@ -22,6 +22,8 @@ pub(crate) struct Message {
     pub(crate) tag: Rc<str>,
     pub(crate) stream: Stream,
     keyed: bool,
+    /// It asks for receipts.
+    pub(crate) asks: bool,
     attempts: u16,
     published: u16,
     refused: u16,
@@ -83,7 +85,7 @@ impl Messages {
         now_us: u64,
         tag: &str,
         stream: Stream,
-        keyed: bool,
+        (keyed, asks): (bool, bool),
         faults: Range<u32>,
     ) {
         if let Some(number) = self.numbers.get(tag) {
@@ -97,6 +99,7 @@ impl Messages {
             tag,
             stream,
             keyed,
+            asks,
             attempts: 1,
             published: 0,
             refused: 0,

@@ -21,6 +21,7 @@ mod follows;
 mod latency;
 mod messages;
 mod names;
+mod receipts;
 mod resources;
 mod rivals;
 pub(crate) mod verdict;
@@ -41,7 +42,7 @@ use self::resources::{Resources, Usage};
 use self::rivals::{Rivals, Wrong};
 use self::verdict::Verdict;
 use self::violation::{Violation, Whose};
-use super::history::{Event, Line, To, Via};
+use super::history::{Event, Heard, Line, To, Via};
 
 /// Judges a history that is at hand.
 #[allow(dead_code, reason = "short histories are made up by the checker's own tests")]
@@ -132,12 +133,12 @@ impl Checker {
         let (number, now_us) = (self.verdict.counts.lines, line.at_us);
         match &line.event {
             Event::Begin { seed, .. } => self.verdict.seed = *seed,
-            Event::Publish { tag, to, via, key } => {
+            Event::Publish { tag, to, via, key, receipt } => {
                 let stream = self.stream(to);
                 // Raw XADD does not dedupe.
                 let keyed = key.is_some() && *via != Via::Xadd;
                 let faults = self.faults.around(now_us);
-                self.messages.publish(number, now_us, tag, stream, keyed, faults);
+                self.messages.publish(number, now_us, tag, stream, (keyed, *receipt), faults);
             }
             Event::Published { tag, id, created } => self.published(now_us, tag, id, *created),
             Event::Refused { tag, .. } => match self.messages.find(tag) {
@@ -182,7 +183,7 @@ impl Checker {
             }
             Event::Ack { connection, ids } => {
                 let ids: Vec<MessageId> = ids.iter().filter_map(|id| self.message_id(id)).collect();
-                let known = self.devices.ack(*connection, ids.into_iter());
+                let known = self.devices.ack(now_us, *connection, ids.into_iter());
                 self.require(known, "an ack before ready");
             }
             Event::Acked { connection, ids } => {
@@ -190,6 +191,11 @@ impl Checker {
                 let known = self.devices.acked(now_us, *connection, ids.into_iter());
                 self.require(known, "a confirmed ack before ready");
             }
+            Event::Receipt { heard, user, device, id, event } if event == "acked" => {
+                self.receipt(now_us, *heard, (user, device), id);
+            }
+            // That a message was put into a frame or set aside is not judged: its client may never have seen it.
+            Event::Receipt { .. } => {}
             Event::Gap { connection, id, epoch, reason, count } => {
                 let epoch = self.epochs.number(epoch);
                 let known = self.devices.gap(now_us, *connection, id, epoch, reason, *count);
@@ -277,6 +283,21 @@ impl Checker {
         self.require(known, "something left for a device that does not exist");
     }
 
+    fn receipt(&mut self, now_us: u64, heard: Heard, (user, device): (&str, &str), id: &str) {
+        let names = self.names.find(user).zip(self.names.find(device));
+        let known = names.zip(EntryId::parse(id)).is_some_and(|((user, device), id)| {
+            // A look at what Redis has forgotten reads as acked, if later messages were.
+            let forgotten_us = now_us.saturating_sub(self.bounds.settle_us);
+            let lost = self.faults.losses_between(Stream::Inbox(user), forgotten_us, now_us) > 0;
+            self.devices.told_of_ack(user, device, id, heard == Heard::Stream) || heard == Heard::Wait && lost
+        });
+        self.verdict.counts.receipts += u64::from(known);
+        if !known {
+            let whose = Whose { user: user.to_owned(), device: device.to_owned() };
+            self.verdict.violate(Violation::ReceiptUnfounded { whose, id: id.to_owned() });
+        }
+    }
+
     fn wrong_session(&mut self, wrong: Wrong, connection: u64, user: u32, device: u32) {
         let whose = Whose { user: self.names.name(user).to_owned(), device: self.names.name(device).to_owned() };
         self.verdict.violate(match wrong {
@@ -329,7 +350,8 @@ impl Checker {
             self.verdict.violate(Violation::NotFollowed { whose, connection, tag: tag.to_owned(), topic });
         }
         self.messages.seen(number, now_us, id.entry);
-        let delivery = Delivery { connection, message: number, id, is_new: attempt == 1 };
+        let asks = self.messages.message(number).asks;
+        let delivery = Delivery { connection, message: number, id, is_new: attempt == 1, asks };
         let Some(judged) = self.devices.delivered(delivery) else { return };
         if judged.is_first() {
             self.note_latency(number, late_us, place);

@@ -46,6 +46,9 @@ pub(crate) struct Counts {
     pub(crate) out_of_order: u64,
     pub(crate) never_sent: u64,
     pub(crate) foreign: u64,
+    /// Acks that producers were told of; those that may have been lost with Redis's data.
+    pub(crate) receipts: u64,
+    pub(crate) receipts_lost: u64,
     /// Sessions that ended because another device of their user connected.
     pub(crate) replaced: u64,
 }
@@ -123,6 +126,8 @@ impl fmt::Display for Verdict {
             out_of_order,
             never_sent,
             foreign,
+            receipts,
+            receipts_lost,
             replaced,
         } = self.counts;
         writeln!(out, "seed {}: {lines} lines, {users} users, {devices} devices, {epochs} epochs", self.seed)?;
@@ -141,6 +146,7 @@ impl fmt::Display for Verdict {
             "deliveries: {duplicated} duplicates, {duplicated_against_the_promise} against the promise, {out_of_order} \
              out of order, {never_sent} never sent, {foreign} of another user, {superseded} on superseded connections"
         )?;
+        writeln!(out, "receipts: {receipts} told of acks, {receipts_lost} lost in a declared window")?;
         writeln!(out, "sessions: {replaced} replaced by another device")?;
         for Percentile { when, deliveries, p99_us } in &self.percentiles {
             writeln!(out, "healthy p99 {when}: {p99_us} us over {deliveries} deliveries")?;

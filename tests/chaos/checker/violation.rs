@@ -99,6 +99,16 @@ pub(crate) enum Violation {
         tag: String,
         owner: String,
     },
+    /// A producer was told of an ack that no client had sent, or that nobody had asked about.
+    ReceiptUnfounded {
+        whose: Whose,
+        id: String,
+    },
+    /// A client acked a message that asked for a receipt; Redis does not hold it any more, and the stream never told.
+    ReceiptMissing {
+        whose: Whose,
+        id: EntryId,
+    },
     /// Closed as replaced, and no other device can have replaced it.
     ReplacedByNobody {
         whose: Whose,
@@ -150,6 +160,8 @@ impl Violation {
             Self::WrongId { .. } => "wrong_id",
             Self::SeveralIds { .. } => "several_ids",
             Self::ForeignUser { .. } => "foreign_user",
+            Self::ReceiptUnfounded { .. } => "receipt_unfounded",
+            Self::ReceiptMissing { .. } => "receipt_missing",
             Self::ReplacedByNobody { .. } => "replaced_by_nobody",
             Self::Outstayed { .. } => "outstayed",
             Self::ResourceNotReturned { .. } => "resource_not_returned",
@@ -206,6 +218,15 @@ impl fmt::Display for Violation {
             Self::SeveralIds { tag, ids } => write!(out, "{tag} exists more often than it may: {ids}"),
             Self::ForeignUser { whose, connection, tag, owner } => {
                 write!(out, "{whose} got {tag} on connection {connection}, which belongs to {owner}")
+            }
+            Self::ReceiptUnfounded { whose, id } => {
+                write!(
+                    out,
+                    "a receipt says that {whose} acked {id}, which it had not, or which did not ask for receipts"
+                )
+            }
+            Self::ReceiptMissing { whose, id } => {
+                write!(out, "{whose} acked {id}, which asked for a receipt; it is gone from Redis, and no receipt came")
             }
             Self::ReplacedByNobody { whose, connection } => {
                 write!(
