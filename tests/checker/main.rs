@@ -12,6 +12,7 @@ mod clean;
 mod history;
 mod planted;
 mod random;
+mod random_topics;
 mod receipts;
 mod recorded;
 mod rivals;
