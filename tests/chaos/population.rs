@@ -152,8 +152,8 @@ impl Storm {
             runtime.expect("a runtime needs nothing").block_on(async {
                 let mut tasks = JoinSet::new();
                 for number in 0..size as u64 {
-                    let user = format!("storm-{number}");
-                    let spec = spec(&user, "phone", Group::Storm, STORM_NUMBERS + number, seed, life);
+                    let (user, device) = Self::device(number);
+                    let spec = spec(&user, &device, Group::Storm, STORM_NUMBERS + number, seed, life);
                     tasks.spawn(live(spec, ground.clone()));
                 }
                 while let Some(ended) = tasks.join_next().await {
@@ -162,6 +162,15 @@ impl Storm {
             });
         });
         Self { mood, connected, thread, size }
+    }
+
+    fn device(number: u64) -> (String, String) {
+        (format!("storm-{number}"), "phone".to_owned())
+    }
+
+    /// Devices of a storm of this size, as user and device.
+    pub(crate) fn devices(size: usize) -> impl Iterator<Item = (String, String)> {
+        (0..size as u64).map(Self::device)
     }
 
     pub(crate) fn connected(&self) -> usize {

@@ -78,7 +78,7 @@ pub(crate) async fn run(settings: Settings) {
     recorder.record(Event::Drained);
     sampler.series().await;
     let mut redis = nemesis.cluster.redis.connection().await;
-    record_what_is_left(&recorder, &mut redis, &nemesis.population.devices()).await;
+    record_what_is_left(&recorder, &mut redis, &nemesis.devices()).await;
     receipts.finish().await;
     nemesis.population.stop().await;
     recorder.record(Event::End);

@@ -271,3 +271,22 @@ fn a_message_of_another_topic() {
 fn an_answer_to_a_request_that_nobody_made() {
     Story::with_alice().answer(9, Outcome::Done).drained_and_over().shows("bad_history");
 }
+
+// Its clients do not come back: a storm that is over.
+#[test]
+fn what_a_device_that_is_away_had_not_got_before_all_data_was_lost_or_would_have_got_after_is_declared() {
+    let mut story = Story::with_alice();
+    story.closed(1).accept_to("*", "a", 1).pass(10_000);
+    let from_us = story.now_us();
+    story.losing_fault(1, "all", from_us).healed(1).accept_to("*", "b", 2);
+    assert_eq!(story.drained_and_over().passes().counts.lost_in_declared_window, 2);
+}
+
+#[test]
+fn a_broadcast_that_vanished_for_a_device_that_came_back_after_all_data_was_lost() {
+    let mut story = Story::with_alice();
+    let from_us = story.now_us();
+    story.closed(1).losing_fault(1, "all", from_us).healed(1);
+    story.connect(2, "alice", "phone").ready(2, "e2", true).gap(2, "e2", "epoch", 0).accept_to("*", "a", 1);
+    story.drained_and_over().shows("lost");
+}

@@ -93,8 +93,7 @@ impl Checker {
                 continue;
             }
             let when = (from_us, until_us.saturating_add(bounds.receipt_us));
-            let told_since = |from_us| device.told_since(from_us);
-            if faults.may_have_lost(Stream::Inbox(device.user), when, told_since) {
+            if faults.may_have_lost(Stream::Inbox(device.user), when, device) {
                 verdict.counts.receipts_lost += 1;
             } else {
                 verdict.violate(Violation::ReceiptMissing { whose: whose(names, device), id });
@@ -225,8 +224,7 @@ enum Loss {
 }
 
 fn blame_loss(faults: &mut Faults, device: &Device, message: &Message, told_of_drops: &mut u64) -> Loss {
-    let told_since = |from_us| device.told_since(from_us);
-    if let Some(fault) = faults.blame(message.stream, message.publish_us, message.accepted_us, told_since) {
+    if let Some(fault) = faults.blame(message, device) {
         if device.was_told(fault.from_us, fault.healed_us) {
             return Loss::Declared;
         }

@@ -24,6 +24,8 @@ pub(crate) struct Device {
     pub(super) generation: u64,
     pub(super) last_ready_us: u64,
     pub(super) open: u32,
+    /// From when until when it had no connection; the end of time if it has none now.
+    pub(super) away: Vec<(u64, u64)>,
     /// Connected when everything was drained.
     pub(super) stayed: bool,
     /// How its latest connection behaves.
@@ -77,6 +79,7 @@ impl Device {
             generation: 0,
             last_ready_us: 0,
             open: 0,
+            away: Vec::new(),
             stayed: false,
             group,
             told_us: Vec::new(),
@@ -125,12 +128,22 @@ impl Device {
 
     /// Whether it was told of a new epoch since a fault began, or has not been there to be told since it was healed.
     pub(crate) fn was_told(&self, from_us: u64, healed_us: u64) -> bool {
+        self.unknown_until(from_us, healed_us) > 0
+    }
+
+    /// Until when Redis does not know it after a fault that lost its record: until it attaches again.
+    pub(crate) fn unknown_until(&self, from_us: u64, healed_us: u64) -> u64 {
         let was_there = self.stayed || self.last_ready_us > healed_us;
-        self.told_since(from_us).is_some() || !was_there
+        self.told_since(from_us).unwrap_or(if was_there { 0 } else { u64::MAX })
+    }
+
+    /// Whether it had no connection then.
+    pub(crate) fn was_away(&self, at_us: u64) -> bool {
+        self.away.iter().any(|(from_us, until_us)| *from_us <= at_us && at_us <= *until_us)
     }
 
     /// When it was first told of a new epoch since a fault began.
-    pub(crate) fn told_since(&self, from_us: u64) -> Option<u64> {
+    fn told_since(&self, from_us: u64) -> Option<u64> {
         self.told_us.iter().copied().find(|told_us| *told_us >= from_us)
     }
 

@@ -151,14 +151,21 @@ impl Devices {
         if !begun.open {
             begun.open = true;
             device.open += 1;
+            if let Some((_, until_us)) = device.away.last_mut().filter(|(_, until_us)| *until_us == u64::MAX) {
+                *until_us = now_us;
+            }
         }
         true
     }
 
-    pub(crate) fn closed(&mut self, connection: u64) -> bool {
+    pub(crate) fn closed(&mut self, now_us: u64, connection: u64) -> bool {
         let Some(connection) = self.connections.get_mut(&connection) else { return false };
         if std::mem::take(&mut connection.open) {
-            self.all[connection.device].open -= 1;
+            let device = &mut self.all[connection.device];
+            device.open -= 1;
+            if device.open == 0 {
+                device.away.push((now_us, u64::MAX));
+            }
         }
         if !std::mem::replace(&mut connection.closed, true) {
             self.begun -= 1;

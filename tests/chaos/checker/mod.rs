@@ -202,7 +202,7 @@ impl Checker {
                 self.require(known, "a gap before ready");
             }
             Event::Closed { connection, code, .. } => {
-                let known = self.devices.closed(*connection);
+                let known = self.devices.closed(now_us, *connection);
                 self.require(known, "the end of a connection that nobody began");
                 let wrong = self.rivals.closed(now_us, *connection, *code, &self.bounds);
                 if let Some((wrong, (user, device))) = wrong.zip(self.devices.of(*connection)) {
