@@ -3,7 +3,7 @@
 --   ARGV  1 JSON {user, channels, owner (who asks and need not be told, or ""), limit, replace}
 --         2 number of topics to follow  3.. these  then the topics to unfollow
 --         replace true: what is not among those to follow is unfollowed, whatever it is
---   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}}
+--   reply {"ok", {topics followed now that were not}, {topics not followed any more}, {devices}, now in Unix ms}
 --         {"too_many", limit}: nothing was changed
 -- A function because the limit counts what is followed at this moment, and because the owners who must look again are
 -- those recorded at this moment: one that attaches later reads what is followed after it.
@@ -40,10 +40,27 @@ local function follow(keys, argv)
       tell(request.channels, record.owner, { kind = 'topics', user = request.user })
     end
   end
-  return { 'ok', added, removed, names }
+  return { 'ok', added, removed, names, now }
 end
 
 redis.register_function('homing_1_follow', follow)
+
+-- homing_1_leave: removes the cursors of a user's devices in a topic that the user has left.
+--   KEYS  1 cursors
+--   ARGV  1 when it was left, Unix ms by Redis's clock  2.. members
+--   reply number of cursors removed
+-- A function because it may come late, when the user follows again: a cursor that was written since then must stay, or
+-- what was acknowledged would be delivered again. One of the time before that stays by chance says nothing any more.
+local function leave(keys, argv)
+  local limit, removed = argv[1] * 1024, 0
+  for i = 2, #argv do
+    local score = redis.call('ZSCORE', keys[1], argv[i])
+    if score and tonumber(score) < limit then removed = removed + redis.call('ZREM', keys[1], argv[i]) end
+  end
+  return removed
+end
+
+redis.register_function { function_name = 'homing_1_leave', callback = leave, flags = { 'allow-oom' } }
 
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers

@@ -52,6 +52,8 @@ pub enum Function {
     Recover,
     /// Changes which topics a user follows.
     Follow,
+    /// Removes cursors in a topic that was left.
+    Leave,
     /// The janitor's visit to one topic.
     TendTopic,
     /// Appends a message that asks for receipts, unless its key was seen.
@@ -92,6 +94,7 @@ impl Function {
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
             Self::Follow => "homing_1_follow",
+            Self::Leave => "homing_1_leave",
             Self::TendTopic => "homing_1_tend_topic",
             Self::PublishAsking => "homing_1_publish_asking",
             Self::Announce => "homing_1_announce",

@@ -61,7 +61,10 @@ pub fn followed(value: Value<'_>) -> Result<Result<FollowChange, u64>, StoreErro
         Some("too_many") => return Ok(Err(replies::integer(next())?.max(0) as u64)),
         other => return Err(StoreError::Unexpected(format!("follow answered {other:?}"))),
     }
-    Ok(Ok(FollowChange { added: names(next())?, removed: names(next())?, devices: names(next())? }))
+    let (added, removed, devices) = (names(next())?, names(next())?, names(next())?);
+    let at_ms = replies::text(next())?.and_then(|text| text.parse().ok());
+    let at_ms = at_ms.ok_or_else(|| StoreError::Unexpected("follow did not say when".to_owned()))?;
+    Ok(Ok(FollowChange { added, removed, devices, at_ms }))
 }
 
 /// Names; what is none, which nobody but an operator can have written, is left out.
@@ -83,8 +86,9 @@ pub fn reindex(commands: &mut Commands, keys: &KeySpace, user: &Name, change: &F
         if change.devices.is_empty() {
             continue;
         }
-        let mut remove = commands.command(2 + change.devices.len());
-        remove.arg("ZREM").arg(keys.name(Key::Cursors(&topic)));
+        let mut remove = commands.command(5 + change.devices.len());
+        remove.arg("FCALL").arg(Function::Leave.name()).number(1).arg(keys.name(Key::Cursors(&topic)));
+        remove.number(change.at_ms);
         for device in &change.devices {
             remove.arg(KeySpace::cursor_member(user, device));
         }

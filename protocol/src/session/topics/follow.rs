@@ -31,6 +31,8 @@ pub struct FollowChange {
     pub removed: Vec<Name>,
     /// The user's devices.
     pub devices: Vec<Name>,
+    /// When, Unix ms by Redis's clock.
+    pub at_ms: u64,
 }
 
 /// A `follow` or `unfollow` frame.
