@@ -59,17 +59,32 @@ impl Store {
             at_ms: change.at_ms,
         };
         if !(listed.added.is_empty() && listed.removed.is_empty()) {
-            let mut count = 0;
-            let replies = self.shared().send(|commands: &mut Commands| {
-                topics::reindex(commands, self.keys(), request.user, &listed);
-                count = commands.len();
-            });
-            for reply in replies.await?.reader() {
-                replies::check(reply)?;
-            }
+            let reindexed = self.reindex(request.user, &listed).await;
+            reindexed.map_err(|error| match error {
+                // Which would say that nothing was changed.
+                StoreError::Unavailable(text) => StoreError::OutcomeUnknown(format!("changed, but not listed: {text}")),
+                error => error,
+            })?;
         }
         change.devices = listed.devices;
         Ok(Ok(change))
+    }
+
+    /// Brings lists of followers and cursors up to date with a change.
+    async fn reindex(&self, user: &Name, change: &FollowChange) -> Result<(), StoreError> {
+        match self.send_index(user, change).await {
+            Err(StoreError::FunctionMissing) => {
+                self.load_functions().await?;
+                self.send_index(user, change).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn send_index(&self, user: &Name, change: &FollowChange) -> Result<(), StoreError> {
+        let replies =
+            self.shared().send(|commands: &mut Commands| topics::reindex(commands, self.keys(), user, change));
+        replies.await?.reader().try_for_each(|reply| replies::check(reply).map(drop))
     }
 
     /// What a user follows, with since when, Unix ms; in the order of their names.

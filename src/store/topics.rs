@@ -62,7 +62,8 @@ pub fn followed(value: Value<'_>) -> Result<Result<FollowChange, u64>, StoreErro
         other => return Err(StoreError::Unexpected(format!("follow answered {other:?}"))),
     }
     let (added, removed, devices) = (names(next())?, names(next())?, names(next())?);
-    let at_ms = replies::text(next())?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let at_ms = replies::text(next())?.and_then(|text| text.parse().ok());
+    let at_ms = at_ms.ok_or_else(|| StoreError::Unexpected("follow did not say when".to_owned()))?;
     Ok(Ok(FollowChange { added, removed, devices, at_ms }))
 }
 

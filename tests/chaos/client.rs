@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -20,8 +19,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::history::Event;
+use super::frames::{Delivery, Frame};
+use super::history::{Event, Outcome};
 use super::recorder::Recorder;
+use super::whims::Whims;
 
 /// Silence after which a client asks whether the node is there, and after which it leaves.
 const ASK_AFTER: Duration = Duration::from_secs(5);
@@ -41,6 +42,10 @@ const SLOW_PAUSE: Duration = Duration::from_secs(2);
 const SLOW_RECEIVE_BUFFER: u32 = 4096;
 /// How long a connection of a mover lasts.
 const STAY_SECONDS: std::ops::Range<u64> = 5..60;
+/// Another device connected, and no more may be connected at once.
+const REPLACED: u16 = 4010;
+/// How long a rival leaves the other one alone.
+const TURN_MS: std::ops::Range<u64> = 500..3_000;
 /// A write that takes longer means that nobody reads.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -59,6 +64,8 @@ pub(crate) enum Group {
     Twin,
     /// The second connection of a twin.
     SecondTwin,
+    /// Of a user of whom one device may be connected: its users take turns.
+    Rival,
     /// One of a storm.
     Storm,
 }
@@ -71,6 +78,7 @@ impl Group {
             Self::Slow => "slow",
             Self::NeverAcks => "never_acks",
             Self::Twin | Self::SecondTwin => "twin",
+            Self::Rival => "rival",
             Self::Storm => "storm",
         }
     }
@@ -86,6 +94,8 @@ pub(crate) struct Mood {
     pub(crate) slow: bool,
     pub(crate) never_acks: bool,
     pub(crate) twin: bool,
+    /// Nobody changes what they follow any more.
+    pub(crate) settled: bool,
     /// Counts up: leave without a word and connect again.
     pub(crate) moves: u64,
     pub(crate) stop: bool,
@@ -98,7 +108,7 @@ pub(crate) struct Ground {
     /// Names and addresses of the nodes.
     pub(crate) nodes: Arc<[(String, SocketAddr)]>,
     pub(crate) mood: watch::Receiver<Mood>,
-    /// Clients that have their `ready` now.
+    /// Clients that have their `ready` now, rivals left out: of them nobody knows how many should.
     pub(crate) connected: Arc<AtomicUsize>,
 }
 
@@ -109,48 +119,11 @@ pub(crate) struct Spec {
     pub(crate) device: String,
     pub(crate) group: Group,
     pub(crate) token: String,
+    /// Topics that it follows and leaves by itself.
+    pub(crate) whims: Vec<String>,
     /// Different for every client; variety of windows and confirmations comes from it.
     pub(crate) number: u64,
     pub(crate) seed: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Frame {
-    r#type: String,
-    #[serde(default)]
-    messages: Vec<Delivery>,
-    #[serde(default)]
-    ids: Vec<String>,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    epoch: String,
-    #[serde(default)]
-    generation: u64,
-    #[serde(default)]
-    created: bool,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    count: u64,
-    #[serde(default)]
-    code: String,
-    retry_after_ms: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Delivery {
-    id: String,
-    data: Payload,
-    attempt: u32,
-}
-
-/// What producers put into a message.
-#[derive(Debug, Deserialize)]
-struct Payload {
-    tag: String,
-    user: String,
-    sent_us: u64,
 }
 
 /// Why a connection ended.
@@ -175,6 +148,7 @@ struct Session<'a> {
     ready: Option<Instant>,
     epoch: &'a mut Option<String>,
     retry_after: Duration,
+    whims: Whims,
     /// The last `error` frame, for the record.
     error: String,
 }
@@ -212,10 +186,12 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
                     ready: None,
                     epoch: &mut epoch,
                     retry_after: Duration::ZERO,
+                    whims: Whims::new(spec.whims.clone(), rng.fork()),
                     error: String::new(),
                 };
                 let ending = session.run(&instance, seq, stay).await;
-                if session.ready.is_some() {
+                session.whims.end(&ground.recorder);
+                if session.ready.is_some() && spec.group != Group::Rival {
                     ground.connected.fetch_sub(1, Ordering::Relaxed);
                 }
                 // Vanishes with a reset, as a phone does that leaves its cell.
@@ -224,12 +200,18 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
             }
         };
         let moves_on = ending.why == MOVED && ready.is_some();
+        let replaced = ending.code == Some(REPLACED);
         ground.recorder.record(Event::Closed { connection, code: ending.code, why: ending.why });
         if ready.is_some_and(|ready| ready.elapsed() > LASTING) || moves_on {
             ceiling = BACKOFF_MIN;
         }
         if !moves_on {
-            let pause = retry_after + ceiling.mul_f64(rng.f64());
+            let pause = if replaced {
+                // By the wish of its user, who has had enough of the other device.
+                Duration::from_millis(rng.u64(TURN_MS))
+            } else {
+                retry_after + ceiling.mul_f64(rng.f64())
+            };
             ceiling = (ceiling * 2).min(BACKOFF_MAX);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -289,6 +271,8 @@ impl Session<'_> {
                 (Group::Mover, Some(ready)) => ready + stay,
                 _ => begin + Duration::from_secs(7 * 24 * 3600),
             };
+            let may_change = self.ready.is_some() && !mood.borrow().settled;
+            let whim = self.whims.due().filter(|_| may_change);
             tokio::select! {
                 // Cancel-safe: tungstenite keeps what it has of a frame.
                 next = self.socket.next() => {
@@ -301,7 +285,12 @@ impl Session<'_> {
                     }
                     self.change(first, *mood.borrow_and_update())?;
                 }
-                () = tokio::time::sleep_until(leave.min(deadline)) => {
+                () = tokio::time::sleep_until(leave.min(deadline).min(whim.unwrap_or(leave))) => {
+                    if whim.is_some_and(|whim| Instant::now() >= whim) {
+                        let frame = self.whims.ask(&self.ground.recorder, self.connection, &self.spec.user);
+                        self.send(&frame).await?;
+                        continue;
+                    }
                     if Instant::now() >= leave {
                         return ControlFlow::Break(Ending::because(MOVED));
                     }
@@ -364,7 +353,9 @@ impl Session<'_> {
         match frame.r#type.as_str() {
             "ready" => {
                 self.ready = Some(Instant::now());
-                self.ground.connected.fetch_add(1, Ordering::Relaxed);
+                if self.spec.group != Group::Rival {
+                    self.ground.connected.fetch_add(1, Ordering::Relaxed);
+                }
                 *self.epoch = Some(frame.epoch.clone());
                 self.ground.recorder.record(Event::Ready {
                     connection,
@@ -387,6 +378,11 @@ impl Session<'_> {
                 self.send(&json!({ "type": "ack", "ids": [frame.id] }).to_string()).await?;
             }
             "ping" => self.send(r#"{"type":"pong"}"#).await?,
+            "followed" | "unfollowed" => {
+                let known = self.whims.answered(&self.ground.recorder, frame.r#ref.as_deref(), Outcome::Done);
+                assert!(known, "nobody asked for {text}");
+            }
+            "error" if self.whims.answered(&self.ground.recorder, frame.r#ref.as_deref(), Outcome::Refused) => {}
             "error" => {
                 self.error = frame.code;
                 self.retry_after = Duration::from_millis(frame.retry_after_ms.unwrap_or(0));
@@ -406,7 +402,7 @@ impl Session<'_> {
                 connection,
                 id,
                 tag: data.tag,
-                user: data.user,
+                to: data.to,
                 attempt,
                 late_us: now.saturating_sub(data.sent_us),
             });

@@ -23,6 +23,35 @@ pub(crate) enum Via {
     Xadd,
 }
 
+/// To whom a message is published, as its payload says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum To {
+    User(String),
+    /// `*` is the broadcast topic.
+    Topic(String),
+}
+
+/// How a change of what a user follows was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Done,
+    /// Nothing was changed.
+    Refused,
+    /// It may have been done, or may still be.
+    Unknown,
+}
+
+/// How a producer heard what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Heard {
+    Stream,
+    /// By the answer to a publish that waits.
+    Wait,
+}
+
 /// What happened. A `tag` is the run-wide unique text in a message's payload; `connection` is a run-wide unique number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
@@ -36,9 +65,12 @@ pub(crate) enum Event {
     /// A producer is about to send. A retry of the same message with the same key is another `publish` of the same tag.
     Publish {
         tag: String,
-        user: String,
+        #[serde(flatten)]
+        to: To,
         via: Via,
         key: Option<String>,
+        /// It asks what becomes of it.
+        receipt: bool,
     },
     /// It was accepted: 2xx, or an id from XADD. `created` is false when the key had been seen before.
     Published {
@@ -71,12 +103,26 @@ pub(crate) enum Event {
         generation: u64,
         created: bool,
     },
-    /// A message came. `user` is the one in the payload, which must be the connection's.
+    /// Somebody is about to make a user follow a topic, or follow it no more: over a connection of one of its devices,
+    /// or by HTTP. `request` is a run-wide unique number.
+    Follow {
+        request: u64,
+        user: String,
+        topic: String,
+        follow: bool,
+        connection: Option<u64>,
+    },
+    Followed {
+        request: u64,
+        outcome: Outcome,
+    },
+    /// A message came. `id` is as in the frame: `<topic>/<entry id>` of a topic's.
     Message {
         connection: u64,
         id: String,
         tag: String,
-        user: String,
+        #[serde(flatten)]
+        to: To,
         attempt: u32,
         late_us: u64,
     },
@@ -89,6 +135,14 @@ pub(crate) enum Event {
     Acked {
         connection: u64,
         ids: Vec<String>,
+    },
+    /// What a producer heard became of a message.
+    Receipt {
+        heard: Heard,
+        user: String,
+        device: String,
+        id: String,
+        event: String,
     },
     /// A gap frame.
     Gap {
@@ -140,11 +194,22 @@ pub(crate) enum Event {
     /// Everything was healed, drained and given time; `baseline` samples were taken before the run, `end` ones follow.
     Baseline,
     Drained,
-    /// What Redis still holds for a device when all is over: entries pending or not yet read.
+    /// What Redis still holds for a device when all is over: entries of the inbox that are pending or not yet read.
     Left {
         user: String,
         device: String,
         ids: Vec<String>,
+    },
+    /// What a topic's log holds when all is over, and from where on it still concerns a device.
+    Log {
+        topic: String,
+        ids: Vec<String>,
+    },
+    Behind {
+        user: String,
+        device: String,
+        topic: String,
+        after: String,
     },
     End,
 }

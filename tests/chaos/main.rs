@@ -13,17 +13,21 @@ mod harness;
 mod checker;
 mod client;
 mod cluster;
+mod followers;
+mod frames;
 mod history;
 mod nemesis;
 mod owed;
 mod plan;
 mod population;
 mod producers;
+mod receipts;
 mod recorder;
 mod report;
 mod resources;
 mod run;
 mod settings;
+mod whims;
 
 use settings::Settings;
 

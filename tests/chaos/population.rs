@@ -9,12 +9,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::client::{Ground, Group, Mood, Spec, live};
+use super::followers::whims;
 use super::harness::Token;
 use super::recorder::Recorder;
 use super::settings::Settings;
 
-/// Users of each group that may misbehave.
+/// Users of each group that may misbehave, or of whom one device may be connected.
 const MISBEHAVING: usize = 4;
+/// Devices of a user of whom one may be connected.
+const RIVALS: usize = 2;
 /// One of so many other users has movers.
 const MOVERS_ONE_IN: usize = 8;
 /// Where the numbers of a storm's clients begin, above all others.
@@ -46,8 +49,10 @@ impl Population {
             population.add(&format!("never-{number}"), "phone", Group::NeverAcks);
             population.add(&format!("twin-{number}"), "phone", Group::Twin);
             population.add(&format!("twin-{number}"), "phone", Group::SecondTwin);
+            population.add(&format!("rival-{number}"), "phone", Group::Rival);
+            population.add(&format!("rival-{number}"), "laptop", Group::Rival);
         }
-        let users = settings.users.saturating_sub(3 * MISBEHAVING).max(1);
+        let users = settings.users.saturating_sub(4 * MISBEHAVING).max(1);
         let mut number = 0;
         while population.specs.len() < settings.clients {
             let user = number % users;
@@ -76,11 +81,17 @@ impl Population {
         first.map(|spec| (spec.user.clone(), spec.device.clone())).collect()
     }
 
-    /// Users who get messages; those that may misbehave stand several times, so that they get more.
-    pub(crate) fn addressees(&self) -> Vec<String> {
+    /// Every user once.
+    pub(crate) fn users(&self) -> Vec<String> {
         let mut users: Vec<String> = self.devices().into_iter().map(|(user, _)| user).collect();
         users.sort();
         users.dedup();
+        users
+    }
+
+    /// Users who get messages; those that may misbehave stand several times, so that they get more.
+    pub(crate) fn addressees(&self) -> Vec<String> {
+        let mut users = self.users();
         let special: Vec<String> = users.iter().filter(|user| !user.starts_with("user-")).cloned().collect();
         let copies = users.len() / special.len().max(1) / 4;
         users.extend(std::iter::repeat_n(special, copies).flatten());
@@ -90,7 +101,7 @@ impl Population {
     /// How many clients are connected, and how many should be.
     pub(crate) fn connected(&self) -> (usize, usize) {
         let twins = if self.mood.borrow().twin { 0 } else { MISBEHAVING };
-        (self.ground.connected.load(Ordering::Relaxed), self.specs.len() - twins)
+        (self.ground.connected.load(Ordering::Relaxed), self.specs.len() - twins - RIVALS * MISBEHAVING)
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Mood)) {
@@ -141,8 +152,8 @@ impl Storm {
             runtime.expect("a runtime needs nothing").block_on(async {
                 let mut tasks = JoinSet::new();
                 for number in 0..size as u64 {
-                    let user = format!("storm-{number}");
-                    let spec = spec(&user, "phone", Group::Storm, STORM_NUMBERS + number, seed, life);
+                    let (user, device) = Self::device(number);
+                    let spec = spec(&user, &device, Group::Storm, STORM_NUMBERS + number, seed, life);
                     tasks.spawn(live(spec, ground.clone()));
                 }
                 while let Some(ended) = tasks.join_next().await {
@@ -151,6 +162,15 @@ impl Storm {
             });
         });
         Self { mood, connected, thread, size }
+    }
+
+    fn device(number: u64) -> (String, String) {
+        (format!("storm-{number}"), "phone".to_owned())
+    }
+
+    /// Devices of a storm of this size, as user and device.
+    pub(crate) fn devices(size: usize) -> impl Iterator<Item = (String, String)> {
+        (0..size as u64).map(Self::device)
     }
 
     pub(crate) fn connected(&self) -> usize {
@@ -170,6 +190,10 @@ impl Storm {
 }
 
 fn spec(user: &str, device: &str, group: Group, number: u64, seed: u64, life: Duration) -> Spec {
-    let token = Token::of(user).expires_in(life).encode();
-    Spec { user: user.to_owned(), device: device.to_owned(), group, token, number, seed }
+    let mut token = Token::of(user).expires_in(life).claim("topics", vec!["room.*"]);
+    if group == Group::Rival {
+        token = token.claim("sessions", 1);
+    }
+    let whims = if group == Group::Storm { Vec::new() } else { whims(user) };
+    Spec { user: user.to_owned(), device: device.to_owned(), group, token: token.encode(), whims, number, seed }
 }

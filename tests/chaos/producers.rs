@@ -1,4 +1,5 @@
-//! Producers: HTTP one message a request with a key and retries, HTTP batches, and raw `XADD`.
+//! Producers: HTTP one message a request with a key and retries, HTTP batches, and raw `XADD`, to users, to topics, and to
+//! everybody.
 //!
 //! Messages are due at fixed times, whatever became of the ones before: a producer that waits for a slow server would
 //! not see how slow it is.
@@ -13,8 +14,10 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::followers::{EVERYBODY, any_room};
 use super::harness::node::API_KEY;
-use super::history::{Event, Via};
+use super::harness::redis_server::{inbox, log};
+use super::history::{Event, Heard, To, Via};
 use super::recorder::Recorder;
 use super::settings::Settings;
 
@@ -33,6 +36,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// One of so many messages is padded to this many bytes.
 const PADDED_ONE_IN: u32 = 10;
 const PADDING: usize = 4096;
+
+/// Of so many requests, those to topics and to everybody: each reaches dozens of devices, and hundreds.
+const OF: u32 = 1_000;
+const TO_TOPICS: u32 = 60;
+const TO_EVERYBODY: u32 = 6;
+
+/// One of so many messages to users asks what becomes of it, and one of so many of these waits for that.
+const ASKS_ONE_IN: u32 = 4;
+const WAITS_ONE_IN: u32 = 8;
+/// How long it waits.
+const WAIT_S: u32 = 3;
 
 /// What all producers share.
 #[derive(Debug)]
@@ -89,15 +103,25 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
         while let Some(ended) = sending.try_join_next() {
             ended.expect("a producer does not panic");
         }
+        let topic = match rng.u32(..OF) {
+            ..TO_EVERYBODY => Some(EVERYBODY.to_owned()),
+            number if number < TO_EVERYBODY + TO_TOPICS => Some(any_room(&mut rng)),
+            _ => None,
+        };
         let via = match rng.u8(..100) {
             ..45 => Via::Http,
-            45..55 => Via::HttpBatch,
+            45..55 if topic.is_none() => Via::HttpBatch,
             _ => Via::Xadd,
         };
         let count = if via == Via::HttpBatch { BATCH } else { 1 };
         let keyed = via != Via::Xadd && rng.u8(..10) < 8;
         let sent_us = begin_us + super::recorder::micros(due);
-        let letters: Vec<Letter> = (0..count).map(|_| Letter::draw(&mut rng, &desk, sent_us, keyed)).collect();
+        let letter = |_| {
+            let user = || To::User(desk.users[rng.usize(..desk.users.len())].clone());
+            let to = topic.clone().map_or_else(user, To::Topic);
+            Letter::draw(&mut rng, &desk, to, sent_us, keyed)
+        };
+        let letters: Vec<Letter> = (0..count).map(letter).collect();
         due += Duration::from_secs(1) * u32::try_from(count).expect("a batch is small") / rate.max(1);
         let permit = permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
         let errand = Errand { desk: desk.clone(), via, letters, rng: rng.fork() };
@@ -115,20 +139,27 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
 #[derive(Debug)]
 struct Letter {
     tag: String,
-    user: String,
+    to: To,
     data: Value,
     key: Option<String>,
+    receipt: bool,
+    waits: bool,
 }
 
 impl Letter {
-    fn draw(rng: &mut fastrand::Rng, desk: &Desk, sent_us: u64, keyed: bool) -> Self {
+    fn draw(rng: &mut fastrand::Rng, desk: &Desk, to: To, sent_us: u64, keyed: bool) -> Self {
         let tag = format!("t{}", desk.tags.fetch_add(1, Ordering::Relaxed));
-        let user = desk.users[rng.usize(..desk.users.len())].clone();
-        let mut data = json!({ "tag": tag, "user": user, "sent_us": sent_us });
+        let mut data = json!({ "tag": tag, "sent_us": sent_us });
+        match &to {
+            To::User(user) => data["user"] = user.as_str().into(),
+            To::Topic(topic) => data["topic"] = topic.as_str().into(),
+        }
         if rng.u32(..PADDED_ONE_IN) == 0 {
             data["padding"] = "x".repeat(PADDING).into();
         }
-        Self { key: keyed.then(|| format!("key-{tag}")), tag, user, data }
+        let receipt = matches!(to, To::User(_)) && rng.u32(..ASKS_ONE_IN) == 0;
+        let waits = receipt && rng.u32(..WAITS_ONE_IN) == 0;
+        Self { key: keyed.then(|| format!("key-{tag}")), tag, to, data, receipt, waits }
     }
 
     fn body(&self) -> Value {
@@ -136,14 +167,40 @@ impl Letter {
         if let Some(key) = &self.key {
             body["key"] = key.as_str().into();
         }
+        if self.receipt {
+            body["receipt"] = true.into();
+        }
         body
+    }
+
+    /// Where it goes by HTTP, one message a request.
+    fn path(&self) -> String {
+        match &self.to {
+            To::User(user) if self.waits => format!("/v1/users/{user}/messages?wait=acked&timeout_s={WAIT_S}"),
+            To::User(user) => format!("/v1/users/{user}/messages"),
+            To::Topic(topic) if topic == EVERYBODY => "/v1/broadcast".to_owned(),
+            To::Topic(topic) => format!("/v1/topics/{topic}/messages"),
+        }
+    }
+
+    /// Where it goes by `XADD`.
+    fn stream(&self) -> String {
+        match &self.to {
+            To::User(user) => inbox(user),
+            To::Topic(topic) => log(topic),
+        }
     }
 }
 
 /// How one attempt at one message ended.
 #[derive(Debug)]
 enum Outcome {
-    Accepted { id: String, created: bool },
+    /// Devices are those of which the answer says that they acked it.
+    Accepted {
+        id: String,
+        created: bool,
+        acked_by: Vec<String>,
+    },
     Refused(String),
     Unknown(String),
 }
@@ -165,21 +222,16 @@ impl Errand {
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             for letter in &self.letters {
-                let Letter { tag, user, key, .. } = letter;
-                let (tag, user, key) = (tag.clone(), user.clone(), key.clone());
-                self.desk.recorder.record(Event::Publish { tag, user, via: self.via, key });
+                let Letter { tag, to, key, receipt, .. } = letter;
+                let (tag, to, key) = (tag.clone(), to.clone(), key.clone());
+                self.desk.recorder.record(Event::Publish { tag, to, via: self.via, key, receipt: *receipt });
             }
             let outcomes = match self.via {
                 Via::Xadd => vec![self.desk.append(&self.letters[0]).await],
                 Via::Http | Via::HttpBatch => self.request().await,
             };
             for (letter, outcome) in self.letters.iter().zip(&outcomes) {
-                let tag = letter.tag.clone();
-                self.desk.recorder.record(match outcome {
-                    Outcome::Accepted { id, created } => Event::Published { tag, id: id.clone(), created: *created },
-                    Outcome::Refused(why) => Event::Refused { tag, why: why.clone() },
-                    Outcome::Unknown(why) => Event::Unknown { tag, why: why.clone() },
-                });
+                self.desk.record(letter, outcome);
             }
             // Only what has a key may be sent again: the others could arrive twice.
             let mut outcomes = outcomes.into_iter();
@@ -195,18 +247,19 @@ impl Errand {
 
     async fn request(&mut self) -> Vec<Outcome> {
         let node = self.desk.nodes[self.rng.usize(..self.desk.nodes.len())];
-        let patience = if self.rng.bool() { SHORT_PATIENCE } else { LONG_PATIENCE };
+        let waits = self.via == Via::Http && self.letters[0].waits;
+        let patience = if waits || self.rng.bool() { LONG_PATIENCE } else { SHORT_PATIENCE };
         let (url, body) = if self.via == Via::HttpBatch {
             let message = |letter: &Letter| {
                 let mut message = letter.body();
-                message["user"] = letter.user.as_str().into();
+                message["user"] = letter.data["user"].clone();
                 message
             };
             let messages: Vec<Value> = self.letters.iter().map(message).collect();
             (format!("http://{node}/v1/messages"), json!({ "messages": messages }))
         } else {
             let letter = &self.letters[0];
-            (format!("http://{node}/v1/users/{}/messages", letter.user), letter.body())
+            (format!("http://{node}{}", letter.path()), letter.body())
         };
         let request = self.desk.http.post(url).bearer_auth(API_KEY).timeout(patience).json(&body);
         let answer = async {
@@ -235,24 +288,43 @@ impl Errand {
 
 fn outcome(status: u64, answer: &Value) -> Outcome {
     match (status, answer["id"].as_str()) {
-        (200 | 201, Some(id)) => Outcome::Accepted { id: id.to_owned(), created: status == 201 },
+        (200 | 201, Some(id)) => {
+            let devices = answer["devices"].as_array().map_or(&[][..], Vec::as_slice);
+            let acked = devices.iter().filter(|device| device["state"] == "acked");
+            let acked_by = acked.filter_map(|device| device["device"].as_str().map(str::to_owned)).collect();
+            Outcome::Accepted { id: id.to_owned(), created: status == 201, acked_by }
+        }
         (400..500 | 503, _) => Outcome::Refused(format!("{status} {}", answer["code"].as_str().unwrap_or_default())),
         _ => Outcome::Unknown(format!("{status} {}", answer["code"].as_str().unwrap_or_default())),
     }
 }
 
 impl Desk {
+    /// Records how one attempt at a message ended.
+    fn record(&self, letter: &Letter, outcome: &Outcome) {
+        let tag = letter.tag.clone();
+        self.recorder.record(match outcome {
+            Outcome::Accepted { id, created, .. } => Event::Published { tag, id: id.clone(), created: *created },
+            Outcome::Refused(why) => Event::Refused { tag, why: why.clone() },
+            Outcome::Unknown(why) => Event::Unknown { tag, why: why.clone() },
+        });
+        let (Outcome::Accepted { id, acked_by, .. }, To::User(user)) = (outcome, &letter.to) else { return };
+        for device in acked_by {
+            let (user, device, id) = (user.clone(), device.clone(), id.clone());
+            self.recorder.record(Event::Receipt { heard: Heard::Wait, user, device, id, event: "acked".to_owned() });
+        }
+    }
+
     /// A raw `XADD`.
     async fn append(&self, letter: &Letter) -> Outcome {
         let Some(mut link) = self.link().await else { return Outcome::Refused("no connection".to_owned()) };
         let mut command = redis::cmd("XADD");
-        command
-            .arg(super::harness::redis_server::inbox(&letter.user))
-            .arg("*")
-            .arg("data")
-            .arg(letter.data.to_string());
+        command.arg(letter.stream()).arg("*").arg("data").arg(letter.data.to_string());
+        if letter.receipt {
+            command.arg("receipt").arg("1");
+        }
         match command.query_async::<String>(&mut link).await {
-            Ok(id) => Outcome::Accepted { id, created: true },
+            Ok(id) => Outcome::Accepted { id, created: true, acked_by: Vec::new() },
             // An error reply has a code; everything else says only that no answer came.
             Err(error) => match error.code() {
                 Some(code) => Outcome::Refused(code.to_owned()),

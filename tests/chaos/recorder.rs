@@ -17,13 +17,15 @@ pub(crate) struct Recorder {
     path: PathBuf,
     out: Mutex<BufWriter<File>>,
     connections: AtomicU64,
+    requests: AtomicU64,
 }
 
 impl Recorder {
     /// Begins a history at `path`.
     pub(crate) fn create(path: PathBuf) -> Self {
         let out = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { begin: Instant::now(), path, out: Mutex::new(BufWriter::new(out)), connections: AtomicU64::new(0) }
+        let out = Mutex::new(BufWriter::new(out));
+        Self { begin: Instant::now(), path, out, connections: AtomicU64::new(0), requests: AtomicU64::new(0) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -38,6 +40,11 @@ impl Recorder {
     /// A number for a new connection.
     pub(crate) fn connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number for a request to follow something.
+    pub(crate) fn request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn record(&self, event: Event) {

@@ -220,7 +220,7 @@ fn a_healthy_client_that_waited_too_long_while_others_misbehaved() {
 
 #[test]
 fn a_history_that_contradicts_itself() {
-    Story::with_alice().message(9, "a", 1, 1).drained_and_over().shows("bad_history");
+    Story::with_alice().message(9, "a", 1, 1).over().shows("bad_history");
     Story::with_alice().published("a", 1).drained_and_over().shows("bad_history");
     Story::with_alice().healed(1).drained_and_over().shows("bad_history");
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::history::{Event, Line};
+use super::history::{Event, Line, To};
 use super::story::Story;
 
 /// What happens to alice's phone next.
@@ -114,9 +114,9 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
     let at = places[place.index(places.len())];
     let message = lines[at].clone();
     let Event::Message { connection, tag: hit, id: hit_id, .. } = message.event.clone() else { return None };
-    let edit = |line: &mut Line, change: &dyn Fn(&mut String, &mut String, &mut String)| {
-        if let Event::Message { id, tag, user, .. } = &mut line.event {
-            change(id, tag, user);
+    let edit = |line: &mut Line, change: &dyn Fn(&mut String, &mut String, &mut To)| {
+        if let Event::Message { id, tag, to, .. } = &mut line.event {
+            change(id, tag, to);
         }
     };
     match wrong {
@@ -140,7 +140,7 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
             Some(&["out_of_order", "repeated_as_new", "repeated_after_ack"])
         }
         Wrong::AnotherUser => {
-            edit(&mut lines[at], &|_, _, user| "bob".clone_into(user));
+            edit(&mut lines[at], &|_, _, to| *to = To::User("bob".to_owned()));
             Some(&["foreign_user"])
         }
         Wrong::AnotherTag => {

@@ -2,7 +2,7 @@
 
 use super::checker::verdict::Verdict;
 use super::checker::{self};
-use super::history::{Event, Line, Via};
+use super::history::{Event, Heard, Line, Outcome, To, Via};
 
 /// Time between two lines.
 const STEP_US: u64 = 1_000;
@@ -14,11 +14,14 @@ pub(crate) struct Story {
     pub(crate) lines: Vec<Line>,
     now_us: u64,
     generation: u64,
+    /// What came, over which connection, and was not acked.
+    unacked: Vec<(u64, String)>,
+    requests: u64,
 }
 
 impl Story {
     pub(crate) fn new() -> Self {
-        let mut story = Self { lines: Vec::new(), now_us: 0, generation: 0 };
+        let mut story = Self { lines: Vec::new(), now_us: 0, generation: 0, unacked: Vec::new(), requests: 0 };
         story.event(Event::Begin { seed: 7, nodes: 1, fsync: "always".to_owned() });
         story
     }
@@ -41,8 +44,60 @@ impl Story {
     }
 
     pub(crate) fn publish_by(&mut self, via: Via, tag: &str, user: &str, key: Option<&str>) -> &mut Self {
-        let (tag, user, key) = (tag.to_owned(), user.to_owned(), key.map(str::to_owned));
-        self.event(Event::Publish { tag, user, via, key })
+        self.publish_to(via, tag, To::User(user.to_owned()), key)
+    }
+
+    pub(crate) fn publish_to(&mut self, via: Via, tag: &str, to: To, key: Option<&str>) -> &mut Self {
+        let (tag, key) = (tag.to_owned(), key.map(str::to_owned));
+        self.event(Event::Publish { tag, to, via, key, receipt: false })
+    }
+
+    /// An accepted message of alice that asks for receipts.
+    pub(crate) fn accept_asking(&mut self, tag: &str, id: u64) -> &mut Self {
+        let (to, key) = (To::User("alice".to_owned()), None);
+        self.event(Event::Publish { tag: tag.to_owned(), to, via: Via::Http, key, receipt: true }).published(tag, id)
+    }
+
+    /// A producer hears that alice's phone has acked a message.
+    pub(crate) fn receipt(&mut self, heard: Heard, id: u64) -> &mut Self {
+        let (user, device, event) = ("alice".to_owned(), "phone".to_owned(), "acked".to_owned());
+        self.event(Event::Receipt { heard, user, device, id: stream_id(id), event })
+    }
+
+    /// An accepted message of a topic.
+    pub(crate) fn accept_to(&mut self, topic: &str, tag: &str, id: u64) -> &mut Self {
+        self.publish_to(Via::Http, tag, To::Topic(topic.to_owned()), None);
+        let id = format!("{topic}/{}", stream_id(id));
+        self.event(Event::Published { tag: tag.to_owned(), id, created: true })
+    }
+
+    /// Somebody asks that a user follows a topic; gives the number of the request.
+    pub(crate) fn ask(&mut self, user: &str, topic: &str, follow: bool, connection: Option<u64>) -> u64 {
+        self.requests += 1;
+        let (request, user, topic) = (self.requests, user.to_owned(), topic.to_owned());
+        self.event(Event::Follow { request, user, topic, follow, connection });
+        request
+    }
+
+    pub(crate) fn answer(&mut self, request: u64, outcome: Outcome) -> &mut Self {
+        self.event(Event::Followed { request, outcome })
+    }
+
+    /// Alice follows a topic.
+    pub(crate) fn follows(&mut self, topic: &str) -> &mut Self {
+        let request = self.ask("alice", topic, true, None);
+        self.answer(request, Outcome::Done)
+    }
+
+    pub(crate) fn unfollows(&mut self, topic: &str) -> &mut Self {
+        let request = self.ask("alice", topic, false, None);
+        self.answer(request, Outcome::Done)
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, us: u64) -> &mut Self {
+        self.now_us += us;
+        self
     }
 
     pub(crate) fn publish(&mut self, tag: &str) -> &mut Self {
@@ -91,21 +146,43 @@ impl Story {
     }
 
     pub(crate) fn message_of(&mut self, user: &str, connection: u64, tag: &str, id: u64, attempt: u32) -> &mut Self {
-        let (id, tag, user) = (stream_id(id), tag.to_owned(), user.to_owned());
-        self.event(Event::Message { connection, id, tag, user, attempt, late_us: LATE_US })
+        self.receive(connection, stream_id(id), tag, To::User(user.to_owned()), attempt, LATE_US)
     }
 
     pub(crate) fn message_late(&mut self, connection: u64, tag: &str, id: u64, late_us: u64) -> &mut Self {
-        let (id, tag, user) = (stream_id(id), tag.to_owned(), "alice".to_owned());
-        self.event(Event::Message { connection, id, tag, user, attempt: 1, late_us })
+        self.receive(connection, stream_id(id), tag, To::User("alice".to_owned()), 1, late_us)
     }
 
+    pub(crate) fn message_in(&mut self, topic: &str, connection: u64, tag: &str, id: u64, attempt: u32) -> &mut Self {
+        let id = format!("{topic}/{}", stream_id(id));
+        self.receive(connection, id, tag, To::Topic(topic.to_owned()), attempt, LATE_US)
+    }
+
+    fn receive(&mut self, connection: u64, id: String, tag: &str, to: To, attempt: u32, late_us: u64) -> &mut Self {
+        self.unacked.push((connection, id.clone()));
+        self.event(Event::Message { connection, id, tag: tag.to_owned(), to, attempt, late_us })
+    }
+
+    /// A client sends an ack.
     pub(crate) fn ack(&mut self, connection: u64, id: u64) -> &mut Self {
-        self.event(Event::Ack { connection, ids: vec![stream_id(id)] })
+        self.ack_as(connection, stream_id(id))
+    }
+
+    pub(crate) fn ack_in(&mut self, topic: &str, connection: u64, id: u64) -> &mut Self {
+        self.ack_as(connection, format!("{topic}/{}", stream_id(id)))
+    }
+
+    fn ack_as(&mut self, connection: u64, id: String) -> &mut Self {
+        self.unacked.retain(|(_, unacked)| *unacked != id);
+        self.event(Event::Ack { connection, ids: vec![id] })
     }
 
     pub(crate) fn acked(&mut self, connection: u64, id: u64) -> &mut Self {
         self.event(Event::Acked { connection, ids: vec![stream_id(id)] })
+    }
+
+    pub(crate) fn acked_in(&mut self, topic: &str, connection: u64, id: u64) -> &mut Self {
+        self.event(Event::Acked { connection, ids: vec![format!("{topic}/{}", stream_id(id))] })
     }
 
     pub(crate) fn gap(&mut self, connection: u64, epoch: &str, reason: &str, count: u64) -> &mut Self {
@@ -145,12 +222,32 @@ impl Story {
         self.event(Event::Left { user: user.to_owned(), device: device.to_owned(), ids })
     }
 
+    /// What a topic's log holds in the end.
+    pub(crate) fn log(&mut self, topic: &str, ids: &[u64]) -> &mut Self {
+        let ids = ids.iter().map(|id| stream_id(*id)).collect();
+        self.event(Event::Log { topic: topic.to_owned(), ids })
+    }
+
+    /// Alice's phone has not got beyond this entry of a topic.
+    pub(crate) fn behind(&mut self, topic: &str, after: u64) -> &mut Self {
+        let (user, device) = ("alice".to_owned(), "phone".to_owned());
+        self.event(Event::Behind { user, device, topic: topic.to_owned(), after: stream_id(after) })
+    }
+
     pub(crate) fn drained(&mut self) -> &mut Self {
         self.event(Event::Drained)
     }
 
-    /// Drained, with nothing left, and over.
+    /// Clients have acked whatever came to them; drained, with nothing left, and over.
     pub(crate) fn drained_and_over(&mut self) -> &mut Self {
+        for (connection, id) in std::mem::take(&mut self.unacked) {
+            self.event(Event::Ack { connection, ids: vec![id] });
+        }
+        self.over()
+    }
+
+    /// Drained, with nothing left, and over.
+    pub(crate) fn over(&mut self) -> &mut Self {
         self.drained().event(Event::End)
     }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, Token, eventually};
+use crate::harness::proxy::Weather;
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, TcpProxy, Token, eventually};
 
 async fn cluster(nodes: usize, options: NodeOptions) -> (Redis, Vec<Node>) {
     let redis = Redis::start(RedisOptions::default()).await;
@@ -232,6 +233,38 @@ async fn an_unfollow_forgets_cursors_and_a_late_one_not_those_that_were_written_
     let late = ["FCALL", "homing_1_forget_cursors", "1", "homing:topic:{news}:cursors", &at_ms, "alice/web-1"];
     assert_eq!(redis.query::<u64>(&late).await, 0);
     assert!(cursor().await.is_some());
+}
+
+// The node that left the topic for its client learns late that it did, and tidies up when the user has long come back.
+#[tokio::test]
+async fn who_follows_again_keeps_the_cursor_whatever_is_still_done_about_the_time_before() {
+    let (redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let proxy = TcpProxy::start(redis.address()).await;
+    let slow = Node::start(&redis, NodeOptions::default().redis_url(proxy.redis_url())).await;
+    follow(&nodes[0], "room.1", "alice").await;
+    let mut client = Client::connect(&slow, "alice", "web-1", allowed("alice", json!(["room.*"]))).await;
+    let id = publish(&nodes[0], "/v1/topics/room.1/messages", "before").await;
+    assert_eq!(client.next_message().await.id, id);
+    client.ack_confirmed(&[&id]).await;
+
+    proxy.set(Weather::AnswersLost);
+    client.send(json!({ "type": "unfollow", "topics": ["room.1"] })).await;
+    let topics = "/v1/users/alice/topics";
+    eventually("the topic is left", async || (nodes[0].get(topics).await.1["topics"] == json!([])).then_some(())).await;
+    follow(&nodes[0], "room.1", "alice").await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    let id = publish(&nodes[0], "/v1/topics/room.1/messages", "after").await;
+    assert_eq!(client.next_message().await.id, id);
+    client.ack_confirmed(&[&id]).await;
+    client.close().await;
+
+    proxy.set(Weather::Fair);
+    let listed = "/v1/topics/room.1/followers";
+    eventually("the list is tidied up", async || (slow.get(listed).await.1["items"] == json!([])).then_some(())).await;
+    let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;
+    redis.publish("alice", "marker").await;
+    let seen = client.messages_until("marker").await;
+    assert_eq!(seen.len(), 1, "what was acked does not come again: {seen:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,9 @@ pub(crate) const KINDS_THAT_SPARE_THE_HEALTHY: [&str; 4] = ["slow_clients", "nev
 /// Group of the clients that read and ack at once and stay connected to some node.
 pub(crate) const HEALTHY: &str = "healthy";
 
+/// Group of the clients of users of whom one device may be connected.
+pub(crate) const RIVAL: &str = "rival";
+
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     /// 99 of 100 first deliveries to healthy clients, in calm and while others misbehave. Generous against the 4 ms of
@@ -13,6 +16,14 @@ pub(crate) struct Bounds {
     pub(crate) healthy_p99_us: u64,
     /// How long after `healed` a fault's effects may last: the longest take-over by design, when every hint was lost.
     pub(crate) settle_us: u64,
+    /// How long after a confirmed change a session that was there may not have heard of what its user follows: a lost
+    /// hint, found by the next sweep, of a node that was paused or cut off.
+    pub(crate) notice_us: u64,
+    /// How long a session may be there after another device has replaced it: a lost hint, found by the next sweep, of a
+    /// node that was paused or cut off. Long before that its client leaves a node that says nothing.
+    pub(crate) outstay_us: u64,
+    /// How long a receipt may be in Redis before it is in the history.
+    pub(crate) receipt_us: u64,
     /// Allocators keep what they had at the peak of a reconnect storm; a leak grows beyond any fixed share.
     pub(crate) rss_ratio: f64,
     pub(crate) rss_slack_bytes: u64,
@@ -31,6 +42,9 @@ impl Default for Bounds {
         Self {
             healthy_p99_us: 1_000_000,
             settle_us: 70_000_000,
+            notice_us: 140_000_000,
+            outstay_us: 120_000_000,
+            receipt_us: 5_000_000,
             rss_ratio: 1.5,
             rss_slack_bytes: 32 << 20,
             rss_session_bytes: 16 << 10,

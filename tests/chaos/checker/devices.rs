@@ -1,63 +1,23 @@
 //! The clients' side: devices, their connections, and what came over which.
-//!
-//! A device lives from its first `ready` until it is forgotten; one that comes back then is another incarnation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::entry_id::EntryId;
-
-/// One life of a device.
-#[derive(Debug)]
-pub(crate) struct Device {
-    pub(crate) user: u32,
-    pub(crate) name: u32,
-    /// Lines: of its first `connect`, of its first `ready`, and of `forgotten`.
-    connect_line: u64,
-    ready_line: Option<u64>,
-    forgotten_line: Option<u64>,
-    pub(crate) ready_us: u64,
-    created: bool,
-    created_generation: u64,
-    /// The highest generation that a `ready` named: connections below it are superseded.
-    generation: u64,
-    last_ready_us: u64,
-    open: u32,
-    /// Connected when everything was drained.
-    stayed: bool,
-    /// How its latest connection behaves.
-    pub(crate) group: u32,
-    /// When a gap last told it of a new epoch.
-    told_us: Vec<u64>,
-    /// Drops that gaps told of, by the gap's id: a gap is repeated until it is acked.
-    dropped: HashMap<String, u64>,
-    /// Epoch and id of the latest entry that came as new.
-    newest: Option<(u32, EntryId)>,
-    got: HashMap<u32, Got>,
-    /// Messages whose ack is not confirmed, by id.
-    unacked: HashMap<EntryId, u32>,
-    left: HashSet<EntryId>,
-}
-
-/// What a device got of one message.
-#[derive(Clone, Copy, Debug)]
-struct Got {
-    id: EntryId,
-    /// The epoch in which it came as new.
-    new_in: Option<u32>,
-    acked_in: Option<u32>,
-}
+use super::device::{Confirmed, Device, Got};
+use super::entry_id::{EntryId, MessageId};
 
 #[derive(Debug)]
 struct Connection {
     user: u32,
     device: usize,
     group: u32,
+    connect_us: u64,
     ready: Option<Ready>,
     open: bool,
     closed: bool,
-    /// What had come to the device as new when this connection was begun: all of it was read before.
+    /// What of the inbox had come to the device as new when this connection was begun: all of it was read before.
     floor: Option<(u32, EntryId)>,
-    newest: Option<EntryId>,
+    /// The latest that came as new, of the inbox (`None`) and of each topic.
+    newest: HashMap<Option<u32>, EntryId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +32,10 @@ struct Ready {
 pub(crate) struct Delivery {
     pub(crate) connection: u64,
     pub(crate) message: u32,
-    pub(crate) id: EntryId,
+    pub(crate) id: MessageId,
     pub(crate) is_new: bool,
+    /// It asks for receipts.
+    pub(crate) asks: bool,
 }
 
 /// How a delivery stands to what came before.
@@ -111,7 +73,9 @@ pub(crate) struct Place {
     pub(crate) device: u32,
     pub(crate) epoch: u32,
     pub(crate) group: u32,
-    /// Since when the device exists, and since when this connection does.
+    /// When the device, and this connection, were begun, and since when they certainly exist.
+    pub(crate) device_connect_us: u64,
+    pub(crate) connect_us: u64,
     pub(crate) device_ready_us: u64,
     pub(crate) ready_us: u64,
 }
@@ -126,26 +90,40 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    pub(crate) fn connect(&mut self, line: u64, connection: u64, user: u32, name: u32, group: u32) -> bool {
-        let device = self.present_or_new(line, user, name, group);
+    pub(crate) fn connect(
+        &mut self,
+        (line, now_us): (u64, u64),
+        connection: u64,
+        (user, name): (u32, u32),
+        group: u32,
+    ) -> bool {
+        let device = self.present_or_new((line, now_us), user, name, group);
         self.all[device].group = group;
-        let floor = self.all[device].newest;
-        let begun = Connection { user, device, group, ready: None, open: false, closed: false, floor, newest: None };
+        let begun = Connection {
+            user,
+            device,
+            group,
+            connect_us: now_us,
+            ready: None,
+            open: false,
+            closed: false,
+            floor: self.all[device].newest,
+            newest: HashMap::new(),
+        };
         self.begun += 1;
         self.connections.insert(connection, begun).is_none()
     }
 
-    fn present_or_new(&mut self, line: u64, user: u32, name: u32, group: u32) -> usize {
+    fn present_or_new(&mut self, (line, now_us): (u64, u64), user: u32, name: u32, group: u32) -> usize {
         *self.present.entry((user, name)).or_insert_with(|| {
-            self.all.push(Device::new(line, user, name, group));
+            self.all.push(Device::new(line, now_us, user, name, group));
             self.all.len() - 1
         })
     }
 
     pub(crate) fn ready(
         &mut self,
-        line: u64,
-        now_us: u64,
+        (line, now_us): (u64, u64),
         connection: u64,
         epoch: u32,
         generation: u64,
@@ -156,7 +134,7 @@ impl Devices {
         if self.all[index].forgotten_line.is_some() {
             // Forgotten while this one was connecting: it made the device anew.
             let (user, name) = (self.all[index].user, self.all[index].name);
-            index = self.present_or_new(line, user, name, group);
+            index = self.present_or_new((line, now_us), user, name, group);
         }
         let device = &mut self.all[index];
         if device.ready_line.is_none() {
@@ -173,14 +151,21 @@ impl Devices {
         if !begun.open {
             begun.open = true;
             device.open += 1;
+            if let Some((_, until_us)) = device.away.last_mut().filter(|(_, until_us)| *until_us == u64::MAX) {
+                *until_us = now_us;
+            }
         }
         true
     }
 
-    pub(crate) fn closed(&mut self, connection: u64) -> bool {
+    pub(crate) fn closed(&mut self, now_us: u64, connection: u64) -> bool {
         let Some(connection) = self.connections.get_mut(&connection) else { return false };
         if std::mem::take(&mut connection.open) {
-            self.all[connection.device].open -= 1;
+            let device = &mut self.all[connection.device];
+            device.open -= 1;
+            if device.open == 0 {
+                device.away.push((now_us, u64::MAX));
+            }
         }
         if !std::mem::replace(&mut connection.closed, true) {
             self.begun -= 1;
@@ -202,16 +187,22 @@ impl Devices {
         let Some(ready) = &mut connection.ready else { return false };
         if ready.epoch != epoch {
             ready.epoch = epoch;
-            connection.newest = None;
+            connection.newest.clear();
         }
         let device = &mut self.all[connection.device];
         if reason == "epoch" {
             device.told_us.push(now_us);
         } else {
-            let told = device.dropped.entry(id.to_owned()).or_default();
-            *told = (*told).max(count);
+            let (told, told_us) = device.dropped.entry(id.to_owned()).or_default();
+            (*told, *told_us) = ((*told).max(count), now_us);
         }
         true
+    }
+
+    /// User and device of a connection.
+    pub(crate) fn of(&self, connection: u64) -> Option<(u32, u32)> {
+        let connection = self.connections.get(&connection)?;
+        Some((connection.user, self.all[connection.device].name))
     }
 
     /// `None` if no such connection is ready.
@@ -221,6 +212,8 @@ impl Devices {
         Some(Place {
             user: connection.user,
             device: device.name,
+            device_connect_us: device.connect_us,
+            connect_us: connection.connect_us,
             epoch: ready.epoch,
             group: connection.group,
             device_ready_us: device.ready_us,
@@ -229,8 +222,8 @@ impl Devices {
     }
 
     pub(crate) fn delivered(&mut self, delivery: Delivery) -> Option<Judged> {
-        let Delivery { connection, message, id, is_new } = delivery;
-        let connection = self.connections.get_mut(&connection)?;
+        let Delivery { connection: number, message, id, is_new, asks } = delivery;
+        let connection = self.connections.get_mut(&number)?;
         let ready = connection.ready?;
         let device = &mut self.all[connection.device];
         let before = device.got.get(&message).copied();
@@ -238,51 +231,98 @@ impl Devices {
         if device.forgotten_line.is_some() {
             return Some(Judged::Superseded { first: false });
         }
+        if asks {
+            device.receipts.delivered(id.entry);
+        }
         // An unkeyed message that was sent twice has two ids, each of which may come.
         let same = before.filter(|got| got.id == id);
         let new_before = same.and_then(|got| got.new_in);
-        let acked_in = same.and_then(|got| got.acked_in);
-        let new_in = if is_new { Some(ready.epoch) } else { new_before };
-        device.got.insert(message, Got { id, new_in, acked_in });
+        let confirmed = same.and_then(|got| got.confirmed);
+        let new_in = if is_new { Some((ready.epoch, number)) } else { new_before };
+        let acked = before.is_some_and(|got| got.acked);
+        device.got.insert(message, Got { id, new_in, acked, confirmed });
         device.unacked.insert(id, message);
         if ready.generation < device.generation {
             return Some(Judged::Superseded { first });
         }
-        if acked_in == Some(ready.epoch) {
+        let holds = |confirmed: Confirmed| {
+            // Whoever writes a topic's cursor is not asked for its generation: an older connection may do so after this
+            // one has read it, and what lies between is given to both.
+            let counts = confirmed.connection == number || confirmed.at_us < connection.connect_us;
+            confirmed.epoch == ready.epoch && (id.topic.is_none() || counts)
+        };
+        if confirmed.is_some_and(holds) {
             return Some(Judged::RepeatedAfterAck);
         }
-        if is_new && new_before == Some(ready.epoch) {
+        // What of a topic is not acked begins anew with each connection.
+        let same_try = |(epoch, on): (u32, u64)| epoch == ready.epoch && (id.topic.is_none() || on == number);
+        if is_new && new_before.is_some_and(same_try) {
             return Some(Judged::RepeatedAsNew);
         }
         if is_new {
-            let floor = connection.floor.filter(|(epoch, _)| *epoch == ready.epoch).map(|(_, id)| id);
-            let after = connection.newest.max(floor);
-            connection.newest = after.max(Some(id));
-            device.newest = connection.newest.map(|id| (ready.epoch, id));
-            if let Some(after) = after.filter(|after| id <= *after) {
+            let floor = connection.floor.filter(|(epoch, _)| *epoch == ready.epoch && id.topic.is_none());
+            let after = connection.newest.get(&id.topic).copied().max(floor.map(|(_, id)| id));
+            let newest = after.map_or(id.entry, |after| after.max(id.entry));
+            connection.newest.insert(id.topic, newest);
+            if id.topic.is_none() {
+                device.newest = Some((ready.epoch, newest));
+            }
+            if let Some(after) = after.filter(|after| id.entry <= *after) {
                 return Some(Judged::OutOfOrder { first, after });
             }
         }
         Some(if first { Judged::First } else { Judged::Again })
     }
 
-    pub(crate) fn acked(&mut self, connection: u64, ids: impl Iterator<Item = EntryId>) -> bool {
-        let Some(connection) = self.connections.get(&connection) else { return false };
-        let Some(ready) = connection.ready else { return false };
+    /// A client is about to send acks.
+    pub(crate) fn ack(&mut self, now_us: u64, connection: u64, ids: impl Iterator<Item = MessageId>) -> bool {
+        let Some(connection) = self.connections.get(&connection).filter(|known| known.ready.is_some()) else {
+            return false;
+        };
         let device = &mut self.all[connection.device];
         for id in ids {
-            let message = device.unacked.remove(&id);
-            if let Some(got) = message.and_then(|message| device.got.get_mut(&message)).filter(|got| got.id == id) {
-                got.acked_in = Some(ready.epoch);
+            if let Some(got) = device.unacked.get(&id).and_then(|message| device.got.get_mut(message)) {
+                got.acked = true;
+            }
+            if id.topic.is_none() {
+                device.receipts.acked(now_us, id.entry);
             }
         }
         true
+    }
+
+    pub(crate) fn acked(&mut self, now_us: u64, connection: u64, ids: impl Iterator<Item = MessageId>) -> bool {
+        let Some(known) = self.connections.get(&connection) else { return false };
+        let Some(ready) = known.ready else { return false };
+        let device = &mut self.all[known.device];
+        for id in ids {
+            if id.topic.is_none() {
+                device.receipts.confirmed(now_us, id.entry);
+            }
+            let message = device.unacked.remove(&id);
+            if let Some(got) = message.and_then(|message| device.got.get_mut(&message)).filter(|got| got.id == id) {
+                got.confirmed = Some(Confirmed { epoch: ready.epoch, connection, at_us: now_us });
+            }
+        }
+        true
+    }
+
+    /// Somebody was told of an ack; false if the device has sent none that somebody asked about.
+    pub(crate) fn told_of_ack(&mut self, user: u32, name: u32, id: EntryId, by_stream: bool) -> bool {
+        let Some(index) = self.present.get(&(user, name)) else { return false };
+        self.all[*index].receipts.told(id, by_stream)
     }
 
     pub(crate) fn left(&mut self, user: u32, name: u32, ids: impl Iterator<Item = EntryId>) -> bool {
         let Some(index) = self.present.get(&(user, name)) else { return false };
         self.all[*index].left.extend(ids);
         true
+    }
+
+    /// Where a device stands in a topic that holds something for it.
+    pub(crate) fn behind(&mut self, user: u32, name: u32, topic: u32, after: EntryId) -> bool {
+        let Some(index) = self.present.get(&(user, name)) else { return false };
+        self.all[*index].behind.insert(topic, after).is_none()
     }
 
     /// Connections that were begun and have not ended: at least as many as have a session.
@@ -297,76 +337,5 @@ impl Devices {
 
     pub(crate) fn all(&self) -> &[Device] {
         &self.all
-    }
-}
-
-impl Device {
-    fn new(line: u64, user: u32, name: u32, group: u32) -> Self {
-        Self {
-            user,
-            name,
-            connect_line: line,
-            ready_line: None,
-            forgotten_line: None,
-            ready_us: 0,
-            created: false,
-            created_generation: 0,
-            generation: 0,
-            last_ready_us: 0,
-            open: 0,
-            stayed: false,
-            group,
-            told_us: Vec::new(),
-            dropped: HashMap::new(),
-            newest: None,
-            got: HashMap::new(),
-            unacked: HashMap::new(),
-            left: HashSet::new(),
-        }
-    }
-
-    pub(crate) fn got(&self, message: u32) -> bool {
-        self.got.contains_key(&message)
-    }
-
-    pub(crate) fn holds(&self, mut ids: impl Iterator<Item = EntryId>) -> bool {
-        ids.any(|id| self.left.contains(&id))
-    }
-
-    pub(crate) fn stayed(&self) -> bool {
-        self.stayed
-    }
-
-    /// Messages that gaps said were dropped: by retention, or as too big.
-    pub(crate) fn told_of_drops(&self) -> u64 {
-        self.dropped.values().sum()
-    }
-
-    /// Whether it was told of a new epoch since a fault began, or has not been there to be told since it was healed.
-    pub(crate) fn was_told(&self, from_us: u64, healed_us: u64) -> bool {
-        let was_there = self.stayed || self.last_ready_us > healed_us;
-        self.told_since(from_us).is_some() || !was_there
-    }
-
-    /// When it was first told of a new epoch since a fault began.
-    pub(crate) fn told_since(&self, from_us: u64) -> Option<u64> {
-        self.told_us.iter().copied().find(|told_us| *told_us >= from_us)
-    }
-
-    /// Whether a message first sent on this line is owed: the device certainly existed, or certainly was the first to
-    /// appear after it. `others` are all lives of the user's devices.
-    pub(crate) fn is_owed<'a>(&self, line: u64, mut others: impl Iterator<Item = &'a Self>) -> bool {
-        let Some(ready_line) = self.ready_line.filter(|_| self.forgotten_line.is_none()) else { return false };
-        ready_line < line
-            || others.all(|other| {
-                std::ptr::eq(self, other)
-                    || other.forgotten_line.is_some_and(|forgotten| forgotten < line)
-                    || other.appeared_after(self, ready_line)
-            })
-    }
-
-    fn appeared_after(&self, first: &Self, first_ready_line: u64) -> bool {
-        let both_created = self.created && first.created;
-        self.connect_line > first_ready_line || both_created && self.created_generation > first.created_generation
     }
 }

@@ -15,6 +15,14 @@ impl EntryId {
     }
 }
 
+/// The id of a message as a client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MessageId {
+    /// `None`: it is in the user's inbox.
+    pub(crate) topic: Option<u32>,
+    pub(crate) entry: EntryId,
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{}", self.ms, self.seq)

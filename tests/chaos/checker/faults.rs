@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::device::Device;
+use super::messages::{Message, Stream};
+
 /// One injected fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
@@ -37,8 +40,13 @@ impl Fault {
         self.from_us <= at_us && at_us <= self.effects_until_us
     }
 
-    fn may_hit(&self, user: u32) -> bool {
-        self.user.is_none_or(|target| target == user)
+    /// When it is over for a device.
+    fn over_us(&self, device: &Device) -> u64 {
+        self.healed_us.max(device.unknown_until(self.from_us, self.healed_us))
+    }
+
+    fn may_hit(&self, stream: Stream) -> bool {
+        self.user.is_none_or(|target| stream == Stream::Inbox(target))
     }
 }
 
@@ -101,6 +109,12 @@ impl Faults {
         found.map(|fault| (fault.healed_us, fault.effects_until_us) = (now_us, settled_us)).is_some()
     }
 
+    /// When it began, if this fault may have lost whatever there was.
+    pub(crate) fn has_lost_everything(&self, number: u32) -> Option<u64> {
+        let fault = self.all.iter().rev().find(|fault| fault.number == number)?;
+        (fault.loses_from_us.is_some() && fault.user.is_none()).then_some(fault.from_us)
+    }
+
     /// Indexes among which are all faults that cover this moment, which must be the latest that was asked for.
     pub(crate) fn around(&mut self, now_us: u64) -> Range<u32> {
         let all = &self.all;
@@ -136,20 +150,15 @@ impl Faults {
     }
 
     /// Counts a loss for the first fault that may have caused it. A message was appended somewhere between its publish
-    /// and its answer; a fault may lose it if that can have been within its window. For a device that window ends when
-    /// it is told of the new epoch, since Redis has forgotten it until it attaches again: what comes before may be
-    /// trimmed when the user's other devices have acknowledged it. `told_since` says when that was.
-    pub(crate) fn blame(
-        &mut self,
-        user: u32,
-        publish_us: u64,
-        accepted_us: u64,
-        told_since: impl Fn(u64) -> Option<u64>,
-    ) -> Option<&Fault> {
+    /// and its answer; a fault may lose it if that can have been within its window. What is older must have been
+    /// delivered, unless the device was away. For a device that window ends when it is told of the new epoch, since Redis
+    /// has forgotten it until it attaches again: what comes before may be trimmed when the user's other devices have
+    /// acknowledged it.
+    pub(crate) fn blame(&mut self, message: &Message, device: &Device) -> Option<&Fault> {
         let may_lose = |fault: &&mut Fault| {
-            fault.loses_from_us.is_some_and(|from_us| from_us <= accepted_us)
-                && publish_us <= fault.healed_us.max(told_since(fault.from_us).unwrap_or_default())
-                && fault.may_hit(user)
+            fault.loses_from_us.is_some_and(|from_us| from_us <= message.accepted_us || device.was_away(fault.from_us))
+                && message.publish_us <= fault.over_us(device)
+                && fault.may_hit(message.stream)
         };
         let fault = self.all.iter_mut().find(may_lose)?;
         fault.effect.lost += 1;
@@ -157,14 +166,25 @@ impl Faults {
     }
 
     /// How many faults between two moments may have lost something, and with it the keys of idempotent publishes.
-    pub(crate) fn losses_between(&self, user: u32, from_us: u64, until_us: u64) -> usize {
+    pub(crate) fn losses_between(&self, stream: Stream, from_us: u64, until_us: u64) -> usize {
         let may_lose = |fault: &&Fault| {
             fault.loses_from_us.is_some()
                 && fault.from_us <= until_us
                 && from_us <= fault.healed_us
-                && fault.may_hit(user)
+                && fault.may_hit(stream)
         };
         self.all.iter().filter(may_lose).count()
+    }
+
+    /// Whether a fault may have lost something of a stream that was written between two moments.
+    pub(crate) fn may_have_lost(&self, stream: Stream, (from_us, until_us): (u64, u64), device: &Device) -> bool {
+        let may_lose = |fault: &Fault| {
+            fault.loses_from_us.is_some()
+                && fault.may_hit(stream)
+                && fault.from_us <= until_us
+                && from_us <= fault.over_us(device)
+        };
+        self.all.iter().any(may_lose)
     }
 
     pub(crate) fn table(&self) -> Vec<Row> {

@@ -8,12 +8,22 @@ use super::entry_id::EntryId;
 use super::faults::Faults;
 use super::violation::Violation;
 
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stream {
+    /// Of this user.
+    Inbox(u32),
+    Topic(u32),
+}
+
 /// A message, whatever number of times it was sent.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) tag: Rc<str>,
-    pub(crate) user: u32,
+    pub(crate) stream: Stream,
     keyed: bool,
+    /// It asks for receipts.
+    pub(crate) asks: bool,
     attempts: u16,
     published: u16,
     refused: u16,
@@ -64,12 +74,20 @@ pub(crate) struct Messages {
     numbers: HashMap<Rc<str>, u32>,
     all: Vec<Message>,
     more: HashMap<u32, More>,
-    /// Numbers of each user's messages, in order of their first attempts.
-    of_user: Vec<Vec<u32>>,
+    /// Numbers of each stream's messages, in order of their first attempts.
+    of: HashMap<Stream, Vec<u32>>,
 }
 
 impl Messages {
-    pub(crate) fn publish(&mut self, line: u64, now_us: u64, tag: &str, user: u32, keyed: bool, faults: Range<u32>) {
+    pub(crate) fn publish(
+        &mut self,
+        line: u64,
+        now_us: u64,
+        tag: &str,
+        stream: Stream,
+        (keyed, asks): (bool, bool),
+        faults: Range<u32>,
+    ) {
         if let Some(number) = self.numbers.get(tag) {
             self.all[*number as usize].attempts += 1;
             return;
@@ -79,8 +97,9 @@ impl Messages {
         self.numbers.insert(Rc::clone(&tag), number);
         let message = Message {
             tag,
-            user,
+            stream,
             keyed,
+            asks,
             attempts: 1,
             published: 0,
             refused: 0,
@@ -92,11 +111,7 @@ impl Messages {
             faults,
         };
         self.all.push(message);
-        let user = user as usize;
-        if self.of_user.len() <= user {
-            self.of_user.resize_with(user + 1, Vec::new);
-        }
-        self.of_user[user].push(number);
+        self.of.entry(stream).or_default().push(number);
     }
 
     pub(crate) fn find(&self, tag: &str) -> Option<u32> {
@@ -111,8 +126,8 @@ impl Messages {
         &self.all
     }
 
-    pub(crate) fn of_user(&self, user: u32) -> &[u32] {
-        self.of_user.get(user as usize).map_or(&[], Vec::as_slice)
+    pub(crate) fn of(&self, stream: Stream) -> &[u32] {
+        self.of.get(&stream).map_or(&[], Vec::as_slice)
     }
 
     /// Notes an answer; says whether it is the first that accepted the message.
@@ -178,7 +193,7 @@ impl Messages {
         let copies = said.len() + strangers.len();
         let allowed = if message.keyed {
             let last_us = self.more.get(&number).map_or(message.accepted_us, |more| more.last_us);
-            1 + faults.losses_between(message.user, message.publish_us, last_us.max(message.accepted_us))
+            1 + faults.losses_between(message.stream, message.publish_us, last_us.max(message.accepted_us))
         } else {
             usize::from(message.published) + unknown
         };

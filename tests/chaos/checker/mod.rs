@@ -6,34 +6,43 @@
 //! What a history must say for that:
 //! - `fault.loses_from_us` is the time from which accepted messages may be lost; what is older must be delivered. If
 //!   `target` is a user, nobody else may lose anything.
-//! - `left` follows `drained`, for every device that still exists: what is neither delivered nor left is lost.
+//! - `left`, `log` and `behind` follow `drained`, for every device that still exists: what is neither delivered nor held
+//!   is lost.
+//! - A fault that loses everybody's data loses what users follow as well, somewhere between its begin and its `healed`.
 //! - Baseline samples come before the first fault or calm period, end samples after `drained`.
 
 mod account;
 pub(crate) mod bounds;
+mod device;
 mod devices;
 mod entry_id;
 pub(crate) mod faults;
+mod follows;
 mod latency;
 mod messages;
 mod names;
+mod receipts;
 mod resources;
+mod rivals;
 pub(crate) mod verdict;
 pub(crate) mod violation;
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use self::bounds::{Bounds, HEALTHY, KINDS_THAT_SPARE_THE_HEALTHY};
 use self::devices::{Delivery, Devices, Judged, Place};
-use self::entry_id::EntryId;
+use self::entry_id::{EntryId, MessageId};
 use self::faults::Faults;
+use self::follows::Follows;
 use self::latency::Latency;
-use self::messages::Messages;
+use self::messages::{Messages, Stream};
 use self::names::Names;
 use self::resources::{Resources, Usage};
+use self::rivals::{Rivals, Wrong};
 use self::verdict::Verdict;
 use self::violation::{Violation, Whose};
-use super::history::{Event, Line, Via};
+use super::history::{Event, Heard, Line, To, Via};
 
 /// Judges a history that is at hand.
 #[allow(dead_code, reason = "short histories are made up by the checker's own tests")]
@@ -60,27 +69,39 @@ pub(crate) fn check_reader(mut reader: impl BufRead, bounds: Bounds) -> io::Resu
     }
 }
 
+/// The broadcast topic, which every device follows.
+const EVERYBODY: &str = "*";
+
 struct Checker {
     bounds: Bounds,
     names: Names,
     epochs: Names,
     messages: Messages,
     devices: Devices,
+    follows: Follows,
+    rivals: Rivals,
+    /// What topics' logs hold in the end.
+    logs: HashMap<u32, HashSet<EntryId>>,
     faults: Faults,
     latency: Latency,
     resources: Resources,
     verdict: Verdict,
     healthy: u32,
+    everybody: u32,
 }
 
 impl Checker {
     fn new(bounds: Bounds) -> Self {
         let mut names = Names::default();
-        let healthy = names.number(HEALTHY);
+        let (healthy, everybody) = (names.number(HEALTHY), names.number(EVERYBODY));
         Self {
             faults: Faults::new(bounds.settle_us),
+            follows: Follows::new(bounds.settle_us),
+            rivals: Rivals::default(),
+            logs: HashMap::new(),
             bounds,
             healthy,
+            everybody,
             names,
             epochs: Names::default(),
             messages: Messages::default(),
@@ -112,12 +133,12 @@ impl Checker {
         let (number, now_us) = (self.verdict.counts.lines, line.at_us);
         match &line.event {
             Event::Begin { seed, .. } => self.verdict.seed = *seed,
-            Event::Publish { tag, user, via, key } => {
-                let user = self.names.number(user);
+            Event::Publish { tag, to, via, key, receipt } => {
+                let stream = self.stream(to);
                 // Raw XADD does not dedupe.
                 let keyed = key.is_some() && *via != Via::Xadd;
                 let faults = self.faults.around(now_us);
-                self.messages.publish(number, now_us, tag, user, keyed, faults);
+                self.messages.publish(number, now_us, tag, stream, (keyed, *receipt), faults);
             }
             Event::Published { tag, id, created } => self.published(now_us, tag, id, *created),
             Event::Refused { tag, .. } => match self.messages.find(tag) {
@@ -129,42 +150,64 @@ impl Checker {
                 self.require(known, "an answer to what nobody sent");
             }
             Event::Connect { connection, user, device, group, .. } => {
-                let (user, device) = (self.names.number(user), self.names.number(device));
+                let device = (self.names.number(user), self.names.number(device));
+                self.rivals.connect(now_us, *connection, device, group);
                 let group = self.names.number(group);
-                let fresh = self.devices.connect(number, *connection, user, device, group);
+                let fresh = self.devices.connect((number, now_us), *connection, device, group);
                 self.require(fresh, "a connection's number came twice");
             }
             Event::Ready { connection, epoch, generation, created } => {
                 let epoch = self.epochs.number(epoch);
-                let known = self.devices.ready(number, now_us, *connection, epoch, *generation, *created);
+                let known = self.devices.ready((number, now_us), *connection, epoch, *generation, *created);
+                self.rivals.ready(now_us, *connection, *generation);
                 self.require(known, "ready without a connect");
             }
-            Event::Message { connection, id, tag, user, attempt, late_us } => {
-                match (self.devices.place(*connection), EntryId::parse(id)) {
+            Event::Follow { request, user, topic, follow, connection } => {
+                let what = (self.names.number(user), self.names.number(topic));
+                let fresh = self.follows.ask(now_us, *request, what, *follow, *connection);
+                self.require(fresh, "a request's number came twice");
+            }
+            Event::Followed { request, outcome } => {
+                let known = self.follows.answered(now_us, *request, *outcome);
+                self.require(known, "an answer to what nobody asked for");
+            }
+            Event::Message { connection, id, tag, to, attempt, late_us } => {
+                match (self.devices.place(*connection), self.message_id(id)) {
                     (None, _) => self.bad("a message before ready"),
                     (_, None) => self.bad("an id that is none of a stream"),
                     (Some(place), Some(id)) => {
-                        let received = Received { connection: *connection, id, tag, user, attempt: *attempt };
+                        let received = Received { connection: *connection, id, tag, to, attempt: *attempt };
                         self.message(now_us, &received, *late_us, place);
                     }
                 }
             }
-            Event::Ack { connection, .. } => {
-                let known = self.devices.place(*connection).is_some();
+            Event::Ack { connection, ids } => {
+                let ids: Vec<MessageId> = ids.iter().filter_map(|id| self.message_id(id)).collect();
+                let known = self.devices.ack(now_us, *connection, ids.into_iter());
                 self.require(known, "an ack before ready");
             }
             Event::Acked { connection, ids } => {
-                let known = self.devices.acked(*connection, ids.iter().filter_map(|id| EntryId::parse(id)));
+                let ids: Vec<MessageId> = ids.iter().filter_map(|id| self.message_id(id)).collect();
+                let known = self.devices.acked(now_us, *connection, ids.into_iter());
                 self.require(known, "a confirmed ack before ready");
             }
+            Event::Receipt { heard, user, device, id, event } if event == "acked" => {
+                self.receipt(now_us, *heard, (user, device), id);
+            }
+            // That a message was put into a frame or set aside is not judged: its client may never have seen it.
+            Event::Receipt { .. } => {}
             Event::Gap { connection, id, epoch, reason, count } => {
                 let epoch = self.epochs.number(epoch);
                 let known = self.devices.gap(now_us, *connection, id, epoch, reason, *count);
                 self.require(known, "a gap before ready");
             }
-            Event::Closed { connection, .. } => {
-                let known = self.devices.closed(*connection);
+            Event::Closed { connection, code, .. } => {
+                let known = self.devices.closed(now_us, *connection);
                 self.require(known, "the end of a connection that nobody began");
+                let wrong = self.rivals.closed(now_us, *connection, *code, &self.bounds);
+                if let Some((wrong, (user, device))) = wrong.zip(self.devices.of(*connection)) {
+                    self.wrong_session(wrong, *connection, user, device);
+                }
             }
             Event::Forgotten { user, device } => {
                 let (user, device) = (self.names.number(user), self.names.number(device));
@@ -178,6 +221,10 @@ impl Checker {
             Event::Healed { number } => {
                 let known = self.faults.heal(now_us, *number);
                 self.require(known, "healed without a fault");
+                if let Some(from_us) = self.faults.has_lost_everything(*number) {
+                    self.follows.forget(from_us, now_us);
+                    self.rivals.everything_lost(now_us);
+                }
             }
             Event::Calm { number } => {
                 self.resources.run_begins();
@@ -198,15 +245,32 @@ impl Checker {
                 self.resources.drained(self.devices.begun());
             }
             Event::Left { user, device, ids } => self.left(user, device, ids),
-            Event::End => self.verdict.complete = true,
+            Event::Log { topic, ids } => {
+                let topic = self.names.number(topic);
+                self.logs.entry(topic).or_default().extend(ids.iter().filter_map(|id| EntryId::parse(id)));
+            }
+            Event::Behind { user, device, topic, after } => {
+                let names = self.names.find(user).zip(self.names.find(device));
+                let at = self.names.find(topic).zip(EntryId::parse(after));
+                let known = names
+                    .zip(at)
+                    .is_some_and(|((user, device), (topic, after))| self.devices.behind(user, device, topic, after));
+                self.require(known, "a device that does not exist is behind");
+            }
+            Event::End => {
+                self.verdict.complete = true;
+                let outstayed: Vec<_> = self.rivals.outstayed(now_us, self.bounds.outstay_us).collect();
+                outstayed.into_iter().for_each(|(user, device, wrong)| self.wrong_session(wrong, 0, user, device));
+                self.verdict.counts.replaced = self.rivals.replaced;
+            }
         }
     }
 
     fn published(&mut self, now_us: u64, tag: &str, id: &str, created: bool) {
-        let (Some(message), Some(id)) = (self.messages.find(tag), EntryId::parse(id)) else {
+        let (Some(message), Some(id)) = (self.messages.find(tag), self.message_id(id)) else {
             return self.bad("an answer to what nobody sent, or an id that is none of a stream");
         };
-        if self.messages.published(message, now_us, id, created) {
+        if self.messages.published(message, now_us, id.entry, created) {
             let message = self.messages.message(message);
             self.faults.accepted(&message.faults, message.publish_us);
         }
@@ -219,17 +283,58 @@ impl Checker {
         self.require(known, "something left for a device that does not exist");
     }
 
+    fn receipt(&mut self, now_us: u64, heard: Heard, (user, device): (&str, &str), id: &str) {
+        let names = self.names.find(user).zip(self.names.find(device));
+        let known = names.zip(EntryId::parse(id)).is_some_and(|((user, device), id)| {
+            // A look at what Redis has forgotten reads as acked, if later messages were.
+            let forgotten_us = now_us.saturating_sub(self.bounds.settle_us);
+            let lost = self.faults.losses_between(Stream::Inbox(user), forgotten_us, now_us) > 0;
+            self.devices.told_of_ack(user, device, id, heard == Heard::Stream) || heard == Heard::Wait && lost
+        });
+        self.verdict.counts.receipts += u64::from(known);
+        if !known {
+            let whose = Whose { user: user.to_owned(), device: device.to_owned() };
+            self.verdict.violate(Violation::ReceiptUnfounded { whose, id: id.to_owned() });
+        }
+    }
+
+    fn wrong_session(&mut self, wrong: Wrong, connection: u64, user: u32, device: u32) {
+        let whose = Whose { user: self.names.name(user).to_owned(), device: self.names.name(device).to_owned() };
+        self.verdict.violate(match wrong {
+            Wrong::ReplacedByNobody => Violation::ReplacedByNobody { whose, connection },
+            Wrong::Outstayed { us } => Violation::Outstayed { whose, us },
+        });
+    }
+
+    fn stream(&mut self, to: &To) -> Stream {
+        match to {
+            To::User(user) => Stream::Inbox(self.names.number(user)),
+            To::Topic(topic) => Stream::Topic(self.names.number(topic)),
+        }
+    }
+
+    fn message_id(&mut self, text: &str) -> Option<MessageId> {
+        match text.rsplit_once('/') {
+            None => Some(MessageId { topic: None, entry: EntryId::parse(text)? }),
+            Some((topic, entry)) => {
+                Some(MessageId { topic: Some(self.names.number(topic)), entry: EntryId::parse(entry)? })
+            }
+        }
+    }
+
     fn message(&mut self, now_us: u64, received: &Received<'_>, late_us: u64, place: Place) {
-        let Received { connection, id, tag, user, attempt } = *received;
+        let Received { connection, id, tag, to, attempt } = *received;
         let whose = |names: &Names| Whose {
             user: names.name(place.user).to_owned(),
             device: names.name(place.device).to_owned(),
         };
         let number = self.messages.find(tag);
-        let owner = number.map(|number| self.messages.message(number).user);
-        if self.names.find(user) != Some(place.user) || owner.is_some_and(|owner| owner != place.user) {
-            let owner = owner.map_or(user, |owner| self.names.name(owner)).to_owned();
-            let whose = whose(&self.names);
+        let stream = id.topic.map_or(Stream::Inbox(place.user), Stream::Topic);
+        let claimed = self.stream(to);
+        let published_to = number.map_or(stream, |number| self.messages.message(number).stream);
+        if let Some(other) = [published_to, claimed].into_iter().find(|other| *other != stream) {
+            let (Stream::Inbox(owner) | Stream::Topic(owner)) = other;
+            let (whose, owner) = (whose(&self.names), self.names.name(owner).to_owned());
             self.verdict.counts.foreign += 1;
             return self.verdict.violate(Violation::ForeignUser { whose, connection, tag: tag.to_owned(), owner });
         }
@@ -238,8 +343,15 @@ impl Checker {
             self.verdict.counts.never_sent += 1;
             return self.verdict.violate(Violation::NeverPublished { whose, connection, tag: tag.to_owned() });
         };
-        self.messages.seen(number, now_us, id);
-        let delivery = Delivery { connection, message: number, id, is_new: attempt == 1 };
+        if let Some(topic) = id.topic
+            && !self.may_be_given(now_us, connection, number, topic, place)
+        {
+            let (whose, topic) = (whose(&self.names), self.names.name(topic).to_owned());
+            self.verdict.violate(Violation::NotFollowed { whose, connection, tag: tag.to_owned(), topic });
+        }
+        self.messages.seen(number, now_us, id.entry);
+        let asks = self.messages.message(number).asks;
+        let delivery = Delivery { connection, message: number, id, is_new: attempt == 1, asks };
         let Some(judged) = self.devices.delivered(delivery) else { return };
         if judged.is_first() {
             self.note_latency(number, late_us, place);
@@ -256,11 +368,32 @@ impl Checker {
             Judged::OutOfOrder { .. } => counts.out_of_order += 1,
         }
         let (whose, epoch, tag) = (whose(&self.names), self.epochs.name(place.epoch).to_owned(), tag.to_owned());
+        let id = id.entry;
         self.verdict.violate(match judged {
             Judged::OutOfOrder { after, .. } => Violation::OutOfOrder { whose, epoch, connection, tag, id, after },
             Judged::RepeatedAfterAck => Violation::RepeatedAfterAck { whose, epoch, connection, tag, id },
             _ => Violation::RepeatedAsNew { whose, epoch, connection, tag, id },
         });
+    }
+
+    /// Whether the device may be given a message of a topic: its user may have followed it when it was appended, or this
+    /// session need not know yet that they do not.
+    fn may_be_given(&self, now_us: u64, connection: u64, number: u32, topic: u32, place: Place) -> bool {
+        let message = self.messages.message(number);
+        let append_us = if message.was_accepted() { message.accepted_us.min(now_us) } else { now_us };
+        // Redis's clock counts whole milliseconds, and who begins at one is given all of it.
+        let until_us = append_us + CLOCK_GRAIN_US;
+        if topic == self.everybody {
+            return place.device_connect_us <= until_us;
+        }
+        if self.follows.was_told(place.user, topic, connection, now_us) {
+            return false;
+        }
+        let Some(unfollowed) = self.follows.surely_not(place.user, topic, message.publish_us, until_us) else {
+            return true;
+        };
+        let heard_us = unfollowed.done_us.saturating_add(self.bounds.notice_us);
+        place.connect_us < unfollowed.done_us && message.publish_us <= heard_us
     }
 
     /// A first delivery tells how late messages are, if the client was healthy and the message sent once: the time of
@@ -286,11 +419,14 @@ impl Checker {
     }
 }
 
+/// See [`Checker::may_be_given`].
+const CLOCK_GRAIN_US: u64 = 5_000;
+
 /// A message as a client got it.
 struct Received<'a> {
     connection: u64,
-    id: EntryId,
+    id: MessageId,
     tag: &'a str,
-    user: &'a str,
+    to: &'a To,
     attempt: u32,
 }

@@ -21,11 +21,16 @@ pub(crate) struct Counts {
     pub(crate) epochs: u64,
     /// Messages by what their producers know.
     pub(crate) accepted: u64,
+    /// Among them those of topics and the broadcast topic.
+    pub(crate) accepted_to_topics: u64,
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
     pub(crate) unknown_but_delivered: u64,
     /// Messages owed to a device, by what became of them.
     pub(crate) delivered: u64,
+    pub(crate) delivered_of_topics: u64,
+    /// Of a topic that may have been left before it came.
+    pub(crate) waived: u64,
     pub(crate) pending: u64,
     /// Of an unfinished history: nobody looked into Redis at its end.
     pub(crate) undecided: u64,
@@ -41,6 +46,11 @@ pub(crate) struct Counts {
     pub(crate) out_of_order: u64,
     pub(crate) never_sent: u64,
     pub(crate) foreign: u64,
+    /// Acks that producers were told of; those that may have been lost with Redis's data.
+    pub(crate) receipts: u64,
+    pub(crate) receipts_lost: u64,
+    /// Sessions that ended because another device of their user connected.
+    pub(crate) replaced: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,10 +108,13 @@ impl fmt::Display for Verdict {
             devices,
             epochs,
             accepted,
+            accepted_to_topics,
             refused,
             unknown,
             unknown_but_delivered,
             delivered,
+            delivered_of_topics,
+            waived,
             pending,
             undecided,
             lost,
@@ -113,22 +126,28 @@ impl fmt::Display for Verdict {
             out_of_order,
             never_sent,
             foreign,
+            receipts,
+            receipts_lost,
+            replaced,
         } = self.counts;
         writeln!(out, "seed {}: {lines} lines, {users} users, {devices} devices, {epochs} epochs", self.seed)?;
         writeln!(
             out,
-            "messages: {accepted} accepted, {refused} refused, {unknown} unknown ({unknown_but_delivered} delivered)"
+            "messages: {accepted} accepted ({accepted_to_topics} to topics), {refused} refused, {unknown} unknown ({unknown_but_delivered} delivered)"
         )?;
         writeln!(
             out,
-            "owed to devices: {delivered} delivered, {pending} pending, {lost} lost, {lost_in_declared_window} lost in \
-             a declared window, {dropped_and_told} dropped and told, {undecided} undecided"
+            "owed to devices: {delivered} delivered ({delivered_of_topics} of topics), {pending} pending, {lost} lost, \
+             {lost_in_declared_window} lost in a declared window, {dropped_and_told} dropped and told, {undecided} \
+             undecided; {waived} of topics that were left before they came"
         )?;
         writeln!(
             out,
             "deliveries: {duplicated} duplicates, {duplicated_against_the_promise} against the promise, {out_of_order} \
              out of order, {never_sent} never sent, {foreign} of another user, {superseded} on superseded connections"
         )?;
+        writeln!(out, "receipts: {receipts} told of acks, {receipts_lost} lost in a declared window")?;
+        writeln!(out, "sessions: {replaced} replaced by another device")?;
         for Percentile { when, deliveries, p99_us } in &self.percentiles {
             writeln!(out, "healthy p99 {when}: {p99_us} us over {deliveries} deliveries")?;
         }

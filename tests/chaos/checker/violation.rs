@@ -37,6 +37,18 @@ pub(crate) enum Violation {
         whose: Whose,
         tag: String,
     },
+    /// It came, was not acked, and did not come again, although nothing holds it any more.
+    NotRepeated {
+        whose: Whose,
+        tag: String,
+    },
+    /// Of a topic that its user surely did not follow when it was published.
+    NotFollowed {
+        whose: Whose,
+        connection: u64,
+        tag: String,
+        topic: String,
+    },
     OutOfOrder {
         whose: Whose,
         epoch: String,
@@ -80,11 +92,32 @@ pub(crate) enum Violation {
         tag: String,
         ids: String,
     },
+    /// Of another user, or of another topic.
     ForeignUser {
         whose: Whose,
         connection: u64,
         tag: String,
         owner: String,
+    },
+    /// A producer was told of an ack that no client had sent, or that nobody had asked about.
+    ReceiptUnfounded {
+        whose: Whose,
+        id: String,
+    },
+    /// A client acked a message that asked for a receipt; Redis does not hold it any more, and the stream never told.
+    ReceiptMissing {
+        whose: Whose,
+        id: EntryId,
+    },
+    /// Closed as replaced, and no other device can have replaced it.
+    ReplacedByNobody {
+        whose: Whose,
+        connection: u64,
+    },
+    /// Another device of a user of whom one may be connected had replaced it long before.
+    Outstayed {
+        whose: Whose,
+        us: u64,
     },
     ResourceNotReturned {
         process: String,
@@ -117,6 +150,8 @@ impl Violation {
             Self::Lost { .. } => "lost",
             Self::LostUntold { .. } => "lost_untold",
             Self::Stuck { .. } => "stuck",
+            Self::NotRepeated { .. } => "not_repeated",
+            Self::NotFollowed { .. } => "not_followed",
             Self::OutOfOrder { .. } => "out_of_order",
             Self::RepeatedAsNew { .. } => "repeated_as_new",
             Self::RepeatedAfterAck { .. } => "repeated_after_ack",
@@ -125,6 +160,10 @@ impl Violation {
             Self::WrongId { .. } => "wrong_id",
             Self::SeveralIds { .. } => "several_ids",
             Self::ForeignUser { .. } => "foreign_user",
+            Self::ReceiptUnfounded { .. } => "receipt_unfounded",
+            Self::ReceiptMissing { .. } => "receipt_missing",
+            Self::ReplacedByNobody { .. } => "replaced_by_nobody",
+            Self::Outstayed { .. } => "outstayed",
             Self::ResourceNotReturned { .. } => "resource_not_returned",
             Self::SessionsLeaked { .. } => "sessions_leaked",
             Self::TooLate { .. } => "too_late",
@@ -145,6 +184,18 @@ impl fmt::Display for Violation {
             }
             Self::Stuck { whose, tag } => {
                 write!(out, "{whose} is healthy, connected and drained, but {tag} still waits in Redis undelivered")
+            }
+            Self::NotRepeated { whose, tag } => {
+                write!(
+                    out,
+                    "{whose} got {tag}, never acked it, and it did not come again; Redis does not hold it for it"
+                )
+            }
+            Self::NotFollowed { whose, connection, tag, topic } => {
+                write!(
+                    out,
+                    "{whose} got {tag} of {topic} on connection {connection}, which its user did not follow then"
+                )
             }
             Self::OutOfOrder { whose, epoch, connection, tag, id, after } => write!(
                 out,
@@ -167,6 +218,24 @@ impl fmt::Display for Violation {
             Self::SeveralIds { tag, ids } => write!(out, "{tag} exists more often than it may: {ids}"),
             Self::ForeignUser { whose, connection, tag, owner } => {
                 write!(out, "{whose} got {tag} on connection {connection}, which belongs to {owner}")
+            }
+            Self::ReceiptUnfounded { whose, id } => {
+                write!(
+                    out,
+                    "a receipt says that {whose} acked {id}, which it had not, or which did not ask for receipts"
+                )
+            }
+            Self::ReceiptMissing { whose, id } => {
+                write!(out, "{whose} acked {id}, which asked for a receipt; it is gone from Redis, and no receipt came")
+            }
+            Self::ReplacedByNobody { whose, connection } => {
+                write!(
+                    out,
+                    "{whose} was closed as replaced on connection {connection}, and nobody can have replaced it"
+                )
+            }
+            Self::Outstayed { whose, us } => {
+                write!(out, "{whose} was still connected {us} us after another device of its user had replaced it")
             }
             Self::ResourceNotReturned { process, what, baseline, end, allowed } => {
                 write!(out, "{process} ended with {end} {what}; it began with {baseline} and may keep {allowed}")

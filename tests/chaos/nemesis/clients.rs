@@ -36,6 +36,7 @@ impl Nemesis {
         let (_, clients) = self.population.connected();
         let limit = super::super::run::descriptor_limit();
         let size = STORM.min(limit.saturating_sub(DESCRIPTORS_ELSE + DESCRIPTORS_EACH * clients));
+        self.stormed = self.stormed.max(size);
         let storm = Storm::start(&self.settings, self.recorder.clone(), self.cluster.nodes(), size);
         for round in ["a storm", "a storm that comes back"] {
             let start = Instant::now();

@@ -47,6 +47,10 @@ impl Nemesis {
         }
         // It is done at once: what is accepted from here on is not lost any more.
         self.healed();
+        if kind == Kind::FlushedAll {
+            // As a backend does that hears of it.
+            self.followers.restore().await;
+        }
         tokio::time::sleep(period.length).await;
     }
 
@@ -56,7 +60,7 @@ impl Nemesis {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
         let mut oldest = unix;
         for left in owed::everything(&mut self.cluster.redis.connection().await, devices).await {
-            for id in &left.ids {
+            for id in left.ids.iter().chain(left.topics.iter().flat_map(|behind| &behind.ids)) {
                 let ms = id.split('-').next().and_then(|ms| ms.parse().ok()).expect("a stream id begins with a time");
                 oldest = oldest.min(Duration::from_millis(ms));
             }

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
+use super::followers::Followers;
 use super::history::Event;
 use super::plan::{Kind, Period};
-use super::population::Population;
+use super::population::{Population, Storm};
 use super::recorder::Recorder;
 use super::settings::Settings;
 
@@ -30,16 +31,25 @@ const MOVING: usize = 5;
 pub(crate) struct Nemesis {
     pub(crate) cluster: Cluster,
     pub(crate) population: Population,
+    pub(crate) followers: Followers,
     recorder: Arc<Recorder>,
     settings: Settings,
     number: u32,
+    /// Clients of the largest storm until now.
+    stormed: usize,
     /// What went wrong that no history shows: a node that died by itself, a recovery that took too long.
     pub(crate) failures: Vec<String>,
 }
 
 impl Nemesis {
-    pub(crate) fn new(cluster: Cluster, population: Population, recorder: Arc<Recorder>, settings: Settings) -> Self {
-        Self { cluster, population, recorder, settings, number: 0, failures: Vec::new() }
+    pub(crate) fn new(
+        cluster: Cluster,
+        population: Population,
+        followers: Followers,
+        recorder: Arc<Recorder>,
+        settings: Settings,
+    ) -> Self {
+        Self { cluster, population, followers, recorder, settings, number: 0, stormed: 0, failures: Vec::new() }
     }
 
     /// Whether this fault can be injected here.
@@ -73,6 +83,13 @@ impl Nemesis {
             _ => self.hit_network(kind, period).await,
         }
         self.recover(kind.name()).await;
+    }
+
+    /// Every device that ever connected, as user and device.
+    pub(crate) fn devices(&self) -> Vec<(String, String)> {
+        let mut devices = self.population.devices();
+        devices.extend(Storm::devices(self.stormed));
+        devices
     }
 
     fn begin(&mut self, kind: Kind, target: &str) {

@@ -205,6 +205,21 @@ pub(crate) fn devices(user: &str) -> String {
     format!("homing:{{{user}}}:devices")
 }
 
+/// The key of a topic's log.
+pub(crate) fn log(topic: &str) -> String {
+    format!("homing:topic:{{{topic}}}:log")
+}
+
+/// The key of the devices' cursors in a topic.
+pub(crate) fn cursors(topic: &str) -> String {
+    format!("homing:topic:{{{topic}}}:cursors")
+}
+
+/// The key of what a user follows.
+pub(crate) fn followed(user: &str) -> String {
+    format!("homing:{{{user}}}:topics")
+}
+
 fn launch(folder: &Folder, port: u16, options: &RedisOptions) -> Process {
     let port = port.to_string();
     let data = options.data.as_deref().unwrap_or(folder.path());

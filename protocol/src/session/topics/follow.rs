@@ -106,6 +106,11 @@ impl Session {
                     return;
                 }
                 self.handle_topics_changed();
+                if !follow {
+                    // At once: nothing of them may come after the word that they are left.
+                    let stays = |topic: &Topic| !topics.iter().any(|left| left.as_str() == topic.as_str());
+                    self.keep_topics(now, stays, actions);
+                }
                 self.send(now, &ServerFrame::Followed { topics, follow }, reference.as_deref(), actions);
             }
             Err(_) if self.is_ended() => {}
@@ -178,6 +183,18 @@ impl Session {
         topics.followed = FollowedTopics::new(followed);
         // Acks in a topic that is followed no more wait for nothing.
         self.confirm_written(now, actions);
+    }
+
+    /// Follows the other topics no more.
+    fn keep_topics(&mut self, now: Now, stays: impl Fn(&Topic) -> bool, actions: &mut Vec<Action>) {
+        let Some(topics) = &mut self.topics else { return };
+        let (kept, gone): (Vec<_>, Vec<_>) = topics.followed.take().into_iter().partition(|known| stays(&known.topic));
+        gone.iter().for_each(|gone| topics.leave(gone, actions));
+        topics.followed = FollowedTopics::new(kept);
+        if !gone.is_empty() {
+            // Acks in a topic that is followed no more wait for nothing.
+            self.confirm_written(now, actions);
+        }
     }
 }
 

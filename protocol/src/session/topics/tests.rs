@@ -11,7 +11,8 @@ use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
 use crate::session::{
-    Action, Attachment, Command, Failure, Follows, Now, Open, Reply, Session, SessionConfig, Terms, TopicBatch,
+    Action, Attachment, Command, Failure, FollowChange, Follows, Now, Open, Reply, Session, SessionConfig, Terms,
+    TopicBatch,
 };
 use crate::topic::{Topic, TopicPatterns};
 
@@ -228,7 +229,7 @@ impl World {
             connect,
             terms: Terms::until(u64::MAX),
             primary: 1,
-            topics: TopicPatterns::default(),
+            topics: TopicPatterns::parse(&["news"]).expect("a pattern"),
         };
         let mut session = Session::new(self.now, config(), open);
         session.handle_subscribed();
@@ -398,6 +399,56 @@ fn a_cursor_that_skips_what_is_not_acked_is_found() {
     ];
     let outcome = std::panic::catch_unwind(|| World::new(true).play(&ops));
     assert!(outcome.is_err(), "the play must notice");
+}
+
+#[test]
+fn nothing_of_a_topic_comes_after_the_word_that_it_is_left() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    let frame = Incoming::parse(r#"{"type":"unfollow","topics":["news"]}"#);
+    world.with(|session, now, actions| session.handle_frame(now, frame, actions), None);
+    world.send();
+    world.publish(false);
+    let news = Name::parse("news").expect("a name");
+    let connection = world.connection.as_mut().expect("it is connected");
+    let (command, _) = connection.flight.pop_front().expect("the change is asked for");
+    assert!(matches!(command, Command::Follow { .. }));
+    let change = FollowChange { removed: vec![news], ..FollowChange::default() };
+    let mut told = false;
+    world.with(
+        |session, now, actions| {
+            let answer: Answer = Reply::Followed(Ok(change));
+            session.handle_reply(now, command, answer, actions);
+            told = actions.iter().any(|action| matches!(action, Action::Send(text) if text.contains("unfollowed")));
+        },
+        None,
+    );
+    assert!(told, "the client is told");
+    world.feed(0);
+    assert!(world.seen.is_empty(), "{:?}", world.seen);
+}
+
+#[test]
+fn an_ack_that_waits_for_its_cursor_is_confirmed_when_its_topic_is_left() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.feed(0);
+    world.ack(0);
+    world.with(|session, _, _| session.handle_topics_changed(), None);
+    world.send();
+    assert!(world.confirmed.is_empty(), "no cursor was written");
+    world.with(
+        |session, now, actions| {
+            let nothing: Answer = Reply::FollowsLoaded(Box::default());
+            session.handle_reply(now, Command::LoadFollows, nothing, actions);
+        },
+        None,
+    );
+    assert_eq!(world.confirmed, world.acked);
+    assert_eq!(world.confirmed.len(), 1);
 }
 
 #[test]
