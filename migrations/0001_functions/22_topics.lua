@@ -73,7 +73,8 @@ redis.register_function {
 -- trim must not be separated. The keys are looked at first: if one holds something else, nothing is removed.
 local function tend_topic(keys, argv)
   local log, meta, cursors, followers = keys[1], keys[2], keys[3], keys[4]
-  local length_max, page, cursors_page = tonumber(argv[1]), tonumber(argv[3]), tonumber(argv[4])
+  -- Arithmetic, because what is no number must be refused before anything is removed.
+  local length_max, page, cursors_page = argv[1] + 0, argv[3] + 0, argv[4] + 0
   local known_ms = whole(tonumber(argv[5]))
   local oldest = whole(math.max(1, now_ms() - tonumber(argv[2]))) .. '-0'
   local length = redis.call('XLEN', log)

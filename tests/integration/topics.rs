@@ -328,7 +328,7 @@ async fn what_retention_took_before_a_node_had_read_it_is_told_by_a_gap() {
             at_once.cmd("XADD").arg(&keys[0]).arg("*").arg("data").arg("x");
         }
         at_once.cmd("FCALL").arg("homing_1_tend_topic").arg(4).arg(&keys);
-        at_once.arg(left).arg(1_000_000_000_u64).arg(256).arg(1_000_000);
+        at_once.arg(left).arg(1_000_000_000_u64).arg(256).arg(1_000).arg(1_000_000);
         at_once.query_async::<redis::Value>(&mut redis.connection().await).await.expect("a transaction");
         if left > 0 {
             let last = client.next_message().await;
@@ -349,7 +349,8 @@ async fn a_broadcast_that_retention_took_from_all_devices_is_told_by_a_gap() {
     publish(&nodes[0], "/v1/broadcast", "hello").await;
     let keys = ["log", "meta", "cursors", "followers"].map(|key| format!("homing:topic:{{*}}:{key}"));
     let keys = keys.each_ref().map(String::as_str);
-    let call = [&["FCALL", "homing_1_tend_topic", "4"], &keys[..], &["0", "1000000000", "256", "1000000"]].concat();
+    let call =
+        [&["FCALL", "homing_1_tend_topic", "4"], &keys[..], &["0", "1000000000", "256", "1000", "1000000"]].concat();
     redis.query::<redis::Value>(&call).await;
     assert_eq!(redis.query::<u64>(&["EXISTS", keys[0]]).await, 0);
     let mut client = Client::connect(&nodes[0], "alice", "web-1", confirming()).await;

@@ -280,12 +280,13 @@ struct TendTopic {
     length_max: u64,
     age_max_ms: u64,
     page: u64,
+    cursors_page: u64,
     known_ms: u64,
 }
 
 impl Default for TendTopic {
     fn default() -> Self {
-        Self { length_max: 10_000, age_max_ms: NO_AGE_MS, page: 1_000, known_ms: 60_000 }
+        Self { length_max: 10_000, age_max_ms: NO_AGE_MS, page: 1_000, cursors_page: 1_000, known_ms: 60_000 }
     }
 }
 
@@ -318,8 +319,8 @@ impl News {
     }
 
     async fn try_tend(&mut self, request: TendTopic) -> RedisResult<(u64, u64, u64, u64)> {
-        let args =
-            [request.length_max, request.age_max_ms, request.page, request.known_ms].map(|number| number.to_string());
+        let TendTopic { length_max, age_max_ms, page, cursors_page, known_ms } = request;
+        let args = [length_max, age_max_ms, page, cursors_page, known_ms].map(|number| number.to_string());
         let args = args.each_ref().map(String::as_str);
         let keys = [self.log.clone(), self.meta.clone(), self.cursors.clone(), self.followers.clone()];
         self.library.try_call(Function::TendTopic, &keys.each_ref().map(String::as_str), &args).await
@@ -598,7 +599,7 @@ async fn a_visit_with_bad_arguments_or_keys_of_another_type_is_refused_and_keeps
     let keys = [news.log.clone(), news.meta.clone(), news.cursors.clone(), news.followers.clone()];
     let names = keys.each_ref().map(String::as_str);
     news.add_numbered(1, 3).await;
-    for args in ["", "1", "1 1", "1 1 1", "x 1 1 1", "1 x 1 1", "1 1 x 1", "1 1 1 x"] {
+    for args in ["", "1", "1 1", "1 1 1", "1 1 1 1", "x 1 1 1 1", "1 x 1 1 1", "1 1 x 1 1", "1 1 1 x 1", "1 1 1 1 x"] {
         let args: Vec<&str> = args.split_whitespace().collect();
         let reply: RedisResult<redis::Value> = news.library.try_call(Function::TendTopic, &names, &args).await;
         assert!(reply.is_err(), "{args:?} gave {reply:?}");
