@@ -136,6 +136,7 @@ pub(crate) fn standards(options: &SuiteOptions) -> Vec<Standard> {
     let mut set = vec![
         standard("Idle sessions", &["idle", "--users", &ten_thousand, "--time", &time]),
         deliver("1,000 messages a second by HTTP", &["--rate", "1000"]),
+        deliver("2,000 messages a second by HTTP", &["--rate", "2000"]),
         deliver("4,000 messages a second by HTTP", &["--rate", "4000"]),
         deliver("10,000 messages a second by XADD", &["--rate", "10000", "--via", "xadd", "--producers", "1"]),
         deliver("1,000 messages of 4 KiB a second by HTTP", &["--rate", "1000", "--size", "4KiB"]),
@@ -145,7 +146,17 @@ pub(crate) fn standards(options: &SuiteOptions) -> Vec<Standard> {
             "As fast as possible, 100 messages a request",
             &["--rate", "max", "--batch", "100", "--producers", "16"],
         ),
+        // One message to a user at a time: in flight are as many as there are users.
         deliver("As fast as possible by XADD", &["--rate", "max", "--via", "xadd", "--producers", "1"]),
+        deliver(
+            "As fast as possible by XADD, 10,000 in flight",
+            &["--rate", "max", "--via", "xadd", "--producers", "1", "--in-flight", "10000"],
+        ),
+        standard(
+            "A broadcast every second",
+            &["broadcast", "--users", &ten_thousand, "--every", "1s", "--time", &time],
+        ),
+        standard("Many topics", &[&["topics", "--time", &time], &users[..]].concat()),
         standard(
             "Replay of 100 messages each",
             &[&["replay"], &users[..], &["--queued", "100", "--via", "xadd"]].concat(),
