@@ -40,6 +40,8 @@ const LASTING: Duration = Duration::from_secs(30);
 const SLOW_PAUSE: Duration = Duration::from_secs(2);
 /// A small one makes a slow reader felt by the node.
 const SLOW_RECEIVE_BUFFER: u32 = 4096;
+/// With one of so many frames a mover dies before it acks.
+const DIES_ONE_IN: u32 = 40;
 /// How long a connection of a mover lasts.
 const STAY_SECONDS: std::ops::Range<u64> = 5..60;
 /// Another device connected, and no more may be connected at once.
@@ -54,7 +56,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Group {
     /// Always well.
     Healthy,
-    /// Well, and on another node every few seconds.
+    /// On another node every few seconds, now and then without having acked what came last.
     Mover,
     /// Reads slowly while [`Mood::slow`].
     Slow,
@@ -149,6 +151,7 @@ struct Session<'a> {
     epoch: &'a mut Option<String>,
     retry_after: Duration,
     whims: Whims,
+    rng: fastrand::Rng,
     /// The last `error` frame, for the record.
     error: String,
 }
@@ -187,6 +190,7 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
                     epoch: &mut epoch,
                     retry_after: Duration::ZERO,
                     whims: Whims::new(spec.whims.clone(), rng.fork()),
+                    rng: rng.fork(),
                     error: String::new(),
                 };
                 let ending = session.run(&instance, seq, stay).await;
@@ -413,6 +417,9 @@ impl Session<'_> {
         }
         if mood.never_acks && self.spec.group == Group::NeverAcks {
             return ControlFlow::Continue(());
+        }
+        if self.spec.group == Group::Mover && self.rng.u32(..DIES_ONE_IN) == 0 {
+            return ControlFlow::Break(Ending::because(MOVED));
         }
         let frame = json!({ "type": "ack", "ids": ids }).to_string();
         self.ground.recorder.record(Event::Ack { connection, ids });
