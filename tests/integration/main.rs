@@ -31,4 +31,5 @@ mod sessions;
 mod slow_clients;
 mod takeover;
 mod tokens;
+mod topic_retention;
 mod topics;
