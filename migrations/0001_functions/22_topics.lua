@@ -64,6 +64,28 @@ redis.register_function {
   function_name = 'homing_1_forget_cursors', callback = forget_cursors, flags = { 'allow-oom' }
 }
 
+-- homing_1_rewind_cursors: takes cursors back that lie beyond the end of a log, as those of an older epoch may.
+--   KEYS  1 cursors
+--   ARGV  for each: <user>/<device>, the score from where, the score where to
+--   reply how many were taken back
+-- A function because the caller may be late, and another connection of the device may have done it, and gone on since:
+-- what is not where it was found is written as ever, thus never taken back.
+local function rewind_cursors(keys, argv)
+  local taken = 0
+  for i = 1, #argv, 3 do
+    local score = redis.call('ZSCORE', keys[1], argv[i])
+    if score and tonumber(score) == tonumber(argv[i + 1]) then
+      redis.call('ZADD', keys[1], argv[i + 2], argv[i])
+      taken = taken + 1
+    else
+      redis.call('ZADD', keys[1], 'GT', argv[i + 2], argv[i])
+    end
+  end
+  return taken
+end
+
+redis.register_function('homing_1_rewind_cursors', rewind_cursors)
+
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers
 --   ARGV  1 longest log  2 oldest age, ms  3 most entries removed at once  4 most cursors removed at once

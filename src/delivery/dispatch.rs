@@ -84,7 +84,7 @@ impl Shard {
             connected: true,
             counted: false,
         });
-        self.register_topics(key, now);
+        self.register_topics(key);
         match subscription {
             None => self.added.push(user),
             Some(Subscription::Pending) => {}
@@ -250,7 +250,7 @@ impl Shard {
                     self.push(key, Frame::Shared(frame));
                 }
             }
-            Action::Follow(topic) => self.follow_topic(key, &topic, now),
+            Action::Follow(topic) => self.follow_topic(key, &topic),
             Action::Unfollow(topic) => self.feeds.unfollow(&topic, key),
             Action::FollowsChanged(change) => {
                 let user = held.session.user().clone();

@@ -15,7 +15,7 @@ use super::shard::{Shard, TICK_MS, millis};
 use super::{pipeline, topic_pipeline};
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
-use crate::store::{Key, KeySpace, StoreError, topics};
+use crate::store::{Function, Key, KeySpace, StoreError, topics};
 
 /// Cursors in one command: each costs Redis about a microsecond.
 const CURSORS_MAX: usize = 1_000;
@@ -27,8 +27,6 @@ const RETRY_MS: u64 = 500;
 #[derive(Debug)]
 pub(super) struct CursorGroup {
     topic: Topic,
-    /// Cursors that must go back, as only those of another epoch must.
-    rewind: bool,
     parts: Vec<CursorPart>,
 }
 
@@ -37,6 +35,7 @@ pub(super) struct CursorGroup {
 struct CursorPart {
     key: SessionKey,
     id: EntryId,
+    rewind: Option<EntryId>,
     /// The recorded generation is asked for, too: an ack that waits for this is confirmed only if it is the session's.
     confirm: bool,
 }
@@ -53,6 +52,7 @@ pub(super) struct CursorWrites {
 struct CursorWrite {
     key: SessionKey,
     id: EntryId,
+    rewind: Option<EntryId>,
     member: String,
     record: Option<(String, Name)>,
 }
@@ -62,7 +62,7 @@ struct CursorWrite {
 pub(super) struct CursorMove {
     pub(super) topic: Topic,
     pub(super) id: EntryId,
-    pub(super) rewind: bool,
+    pub(super) rewind: Option<EntryId>,
     pub(super) confirm: bool,
 }
 
@@ -73,36 +73,50 @@ impl CursorWrites {
         let CursorMove { topic, id, rewind, confirm } = write;
         let member = KeySpace::cursor_member(user, device);
         let record = confirm.then(|| (keys.name(Key::Devices(user)), device.clone()));
-        self.groups.entry((topic, rewind)).or_default().push(CursorWrite { key, id, member, record });
+        let write = CursorWrite { key, id, rewind, member, record };
+        self.groups.entry((topic, rewind.is_some())).or_default().push(write);
     }
 
     /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
     pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
         let mut groups = Vec::new();
-        for ((topic, rewind), writes) in self.groups.drain() {
+        for ((topic, rewinds), writes) in self.groups.drain() {
             let key = keys.name(Key::Cursors(&topic));
             for writes in writes.chunks(CURSORS_MAX) {
-                let mut command = pipeline.command(2 + usize::from(!rewind) + 2 * writes.len());
-                command.arg("ZADD").arg(&key);
-                if !rewind {
+                if rewinds {
+                    pipeline.add(&rewind(&key, writes));
+                } else {
+                    let mut command = pipeline.command(3 + 2 * writes.len());
                     // Whoever is late, another connection of the device, cannot take a cursor back.
-                    command.arg("GT");
+                    command.arg("ZADD").arg(&key).arg("GT");
+                    for CursorWrite { id, member, .. } in writes {
+                        command.number(cursor_score(*id)).arg(member);
+                    }
                 }
-                for CursorWrite { id, member, .. } in writes {
-                    command.number(cursor_score(*id)).arg(member);
-                }
-                drop(command);
                 for (devices, device) in writes.iter().filter_map(|write| write.record.as_ref()) {
                     pipeline.command(3).arg("HGET").arg(devices).arg(device.as_str());
                 }
-                let part =
-                    |write: &CursorWrite| CursorPart { key: write.key, id: write.id, confirm: write.record.is_some() };
-                let parts = writes.iter().map(part).collect();
-                groups.push(CursorGroup { topic: topic.clone(), rewind, parts });
+                let part = |write: &CursorWrite| CursorPart {
+                    key: write.key,
+                    id: write.id,
+                    rewind: write.rewind,
+                    confirm: write.record.is_some(),
+                };
+                groups.push(CursorGroup { topic: topic.clone(), parts: writes.iter().map(part).collect() });
             }
         }
         groups
     }
+}
+
+/// Takes cursors back that still lie where they were found.
+fn rewind(key: &str, writes: &[CursorWrite]) -> redis::Cmd {
+    let mut call = Function::RewindCursors.call(&[key]);
+    for CursorWrite { id, rewind, member, .. } in writes {
+        let from = rewind.unwrap_or(*id);
+        call.arg(member).arg(cursor_score(from)).arg(cursor_score(*id));
+    }
+    call
 }
 
 impl CursorGroup {
@@ -114,17 +128,17 @@ impl CursorGroup {
 
 impl Shard {
     /// A session follows what it says it follows.
-    pub(super) fn register_topics(&mut self, key: SessionKey, now: Now) {
+    pub(super) fn register_topics(&mut self, key: SessionKey) {
         let Some(held) = self.sessions.get_mut(key) else { return };
         let topics: Vec<Topic> = held.session.topics().cloned().collect();
-        topics.iter().for_each(|topic| self.follow_topic(key, topic, now));
+        topics.iter().for_each(|topic| self.follow_topic(key, topic));
     }
 
-    pub(super) fn follow_topic(&mut self, key: SessionKey, topic: &Topic, now: Now) {
+    pub(super) fn follow_topic(&mut self, key: SessionKey, topic: &Topic) {
         if let Some(head) = self.feeds.follow(topic, key)
             && let Some(held) = self.sessions.get_mut(key)
         {
-            held.session.handle_topic_ready(now, topic, head);
+            held.session.handle_topic_ready(topic, head);
         }
     }
 
@@ -173,7 +187,7 @@ impl Shard {
         if self.feeds.answered(topic, Some(head), false) {
             for key in self.feeds.followers(topic) {
                 let Some(held) = self.sessions.get_mut(key) else { continue };
-                held.session.handle_topic_ready(now, topic, head);
+                held.session.handle_topic_ready(topic, head);
                 self.attend(key, now);
             }
         }
@@ -245,9 +259,9 @@ impl Shard {
         now: Now,
         mut reply: impl FnMut(&mut Self, bool) -> Reply<&'static [u8]>,
     ) {
-        let CursorGroup { topic, rewind, parts } = group;
+        let CursorGroup { topic, parts } = group;
         self.observer.cursor_writes.increment(parts.len() as u64);
-        for CursorPart { key, id, confirm } in parts {
+        for CursorPart { key, id, rewind, confirm } in parts {
             let reply = reply(self, confirm);
             self.reply(key, Command::WriteCursor { topic: topic.clone(), id, rewind, confirm }, reply, now);
         }

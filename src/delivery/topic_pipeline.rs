@@ -21,10 +21,13 @@ pub(super) fn encode(
             pipeline.command(2).arg("HGETALL").arg(keys.name(Key::Topics(user)));
             pipeline.command(3).arg("HGET").arg(keys.name(Key::Devices(user))).arg(device.as_str());
         }
-        Command::LoadCursor { topic } => {
+        Command::LoadCursor { topic, rewound } => {
             let member = KeySpace::cursor_member(user, device);
             pipeline.command(3).arg("ZSCORE").arg(keys.name(Key::Cursors(topic))).arg(member);
             encode_trimmed(pipeline, &keys.name(Key::TopicMeta(topic)));
+            if *rewound {
+                pipeline.command(3).arg("XINFO").arg("STREAM").arg(keys.name(Key::Log(topic)));
+            }
         }
         Command::ReadTopic { topic, after: position, count } => {
             let mut read = pipeline.command(6);
@@ -61,9 +64,11 @@ pub(super) fn decode<'a>(
 ) -> Result<Option<Reply<&'a [u8]>>, StoreError> {
     Ok(Some(match command {
         Command::LoadFollows => Reply::FollowsLoaded(Box::new(topics::follows(next(values), next(values))?)),
-        Command::LoadCursor { .. } => {
+        Command::LoadCursor { rewound, .. } => {
             let at = topics::cursor(next(values))?;
-            Reply::CursorLoaded { at, trimmed: topics::optional_id(next(values))? }
+            let trimmed = topics::optional_id(next(values))?;
+            let end = rewound.then(|| topics::head(next(values))).transpose()?;
+            Reply::CursorLoaded { at, trimmed, end }
         }
         Command::ReadTopic { .. } => {
             let entries = replies::entries(next(values))?;

@@ -54,6 +54,8 @@ pub enum Function {
     Follow,
     /// Forgets where devices stand in a topic that their user follows no more.
     ForgetCursors,
+    /// Takes cursors of an older epoch back.
+    RewindCursors,
     /// The janitor's visit to one topic.
     TendTopic,
     /// Appends a message that asks for receipts, unless its key was seen.
@@ -95,6 +97,7 @@ impl Function {
             Self::Recover => "homing_1_recover",
             Self::Follow => "homing_1_follow",
             Self::ForgetCursors => "homing_1_forget_cursors",
+            Self::RewindCursors => "homing_1_rewind_cursors",
             Self::TendTopic => "homing_1_tend_topic",
             Self::PublishAsking => "homing_1_publish_asking",
             Self::Announce => "homing_1_announce",

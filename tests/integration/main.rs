@@ -31,5 +31,6 @@ mod sessions;
 mod slow_clients;
 mod takeover;
 mod tokens;
+mod topic_retention;
 mod topic_scale;
 mod topics;

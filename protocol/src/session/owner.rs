@@ -318,7 +318,7 @@ impl Session {
                 self.dirty = true;
             }
             Command::LoadFollows => self.handle_follows_not_loaded(),
-            Command::LoadCursor { topic } => self.handle_cursor_not_loaded(&topic),
+            Command::LoadCursor { topic, .. } => self.handle_cursor_not_loaded(&topic),
             Command::WriteCursor { topic, .. } => self.handle_cursor_failed(now, &topic),
             Command::ReadTopic { topic, .. } => self.handle_topic_not_read(&topic),
             Command::RereadTopic { topic, ids } => self.handle_topic_not_reread(now, &topic, &ids),

@@ -45,8 +45,8 @@ impl Session {
                 self.handle_new_read(now, count, &entries, actions)
             }
             (Command::LoadFollows, Reply::FollowsLoaded(follows)) => self.handle_follows_loaded(now, *follows, actions),
-            (Command::LoadCursor { topic }, Reply::CursorLoaded { at, trimmed }) => {
-                self.handle_cursor_loaded(now, &topic, (at, trimmed), actions);
+            (Command::LoadCursor { topic, .. }, Reply::CursorLoaded { at, trimmed, end }) => {
+                self.handle_cursor_loaded(now, &topic, (at, trimmed, end), actions);
             }
             (Command::WriteCursor { topic, id, rewind, confirm }, Reply::CursorWritten { generation }) => {
                 self.handle_cursor_written(now, (&topic, id, rewind), confirm.then_some(generation), actions);

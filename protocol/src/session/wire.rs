@@ -149,6 +149,8 @@ pub enum Command {
     LoadCursor {
         /// The topic.
         topic: Topic,
+        /// Redis may have gone back in time: then the log's end is asked for, after the cursor.
+        rewound: bool,
     },
     /// Move the device's cursor in a topic.
     WriteCursor {
@@ -156,8 +158,9 @@ pub enum Command {
         topic: Topic,
         /// The device is done with everything up to here.
         id: EntryId,
-        /// Back, if need be.
-        rewind: bool,
+        /// Back from here, which only a cursor of an older epoch must go; one that lies elsewhere by now stays if it is
+        /// higher.
+        rewind: Option<EntryId>,
         /// Somebody waits for it: then the recorded generation is asked for after it was written.
         confirm: bool,
     },
@@ -290,6 +293,8 @@ pub enum Reply<B> {
         at: Option<EntryId>,
         /// The last entry that retention took from the log; 0-0 if there is none.
         trimmed: EntryId,
+        /// If it was asked for: the last id that the log has given out; 0-0 if there is no log.
+        end: Option<EntryId>,
     },
     /// To `WriteCursor`.
     CursorWritten {

@@ -4,8 +4,10 @@
 //! program loads, by the names and keys that the program uses.
 
 mod attach;
+mod cursors;
 mod devices;
 mod dismissal;
+mod follow;
 mod gap;
 mod look;
 mod memory_full;
@@ -14,7 +16,7 @@ mod ownership;
 mod publish_once;
 mod receipts;
 mod tend;
-mod topics;
+mod tend_topic;
 mod trim;
 
 use futures_util::StreamExt;

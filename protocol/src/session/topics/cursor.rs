@@ -50,7 +50,7 @@ impl Session {
                 }
                 let Some(mut followed) = topics.followed.edit(index) else { continue };
                 followed.knowledge = Knowledge::Asked;
-                commands.push(Command::LoadCursor { topic: followed.topic.clone() });
+                commands.push(Command::LoadCursor { topic: followed.topic.clone(), rewound: topics.rewound });
                 left -= 1;
             }
         }
@@ -74,12 +74,12 @@ impl Session {
         }
     }
 
-    /// `at` is the cursor in Redis, `trimmed` the last entry that retention took from the log.
+    /// `at` is the cursor in Redis, `trimmed` the last entry that retention took from the log, `end` where the log ends.
     pub(in super::super) fn handle_cursor_loaded(
         &mut self,
         now: Now,
         topic: &Topic,
-        (at, trimmed): (Option<EntryId>, EntryId),
+        (at, trimmed, end): (Option<EntryId>, EntryId, Option<EntryId>),
         actions: &mut Vec<Action>,
     ) {
         if self.is_ended() {
@@ -94,6 +94,15 @@ impl Session {
         }
         followed.knowledge = Knowledge::Known;
         followed.cursor = at.unwrap_or(EntryId::MIN).max(begin);
+        if let Some(end) = end.filter(|end| followed.cursor > *end) {
+            // Of an older epoch: kept, it would hide what is appended next, and what was since. Ids ran backwards, so
+            // nobody knows which of the log is new.
+            followed.cursor = begin.min(end);
+            followed.rewind = at.filter(|at| *at > end);
+            if followed.rewind.is_some() {
+                topics.write_at_ms = now.mono_ms;
+            }
+        }
         followed.written = followed.cursor;
         followed.position = followed.cursor;
         if followed.cursor < trimmed {
@@ -101,32 +110,14 @@ impl Session {
             self.gone += 1;
             actions.push(Action::Dropped { reason: GapReason::Retention, count: 1 });
         }
-        drop(followed);
-        self.open_topic(now, index);
+        followed.open();
     }
 
     /// Wake-ups of the topic arrive from now on; `head` is the last id that its log has given out.
-    pub fn handle_topic_ready(&mut self, now: Now, topic: &Topic, head: EntryId) {
-        let Some(topics) = &mut self.topics else { return };
-        let Ok(index) = topics.followed.position(topic) else { return };
-        if let Some(mut followed) = topics.followed.edit(index) {
-            followed.head = Some(head);
-        }
-        self.open_topic(now, index);
-    }
-
-    fn open_topic(&mut self, now: Now, index: usize) {
-        let Some(topics) = &mut self.topics else { return };
-        let rewound = topics.rewound;
-        let Some(mut followed) = topics.followed.edit(index) else { return };
-        let (Knowledge::Known, Some(head)) = (followed.knowledge, followed.head) else { return };
-        if rewound && followed.cursor > head && followed.outstanding.is_empty() {
-            // Of an older epoch: kept, it would hide what is appended next.
-            (followed.cursor, followed.position, followed.rewind) = (head, head, true);
-            topics.write_at_ms = now.mono_ms;
-        } else if followed.position < head {
-            followed.dirty = true;
-        }
+    pub fn handle_topic_ready(&mut self, topic: &Topic, head: EntryId) {
+        let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(topic)) else { return };
+        followed.head = Some(head);
+        followed.open();
     }
 
     /// Acknowledges a message of a topic; false if it is not in flight.
@@ -207,7 +198,7 @@ impl Session {
     pub(in super::super) fn handle_cursor_written(
         &mut self,
         now: Now,
-        (topic, id, rewind): (&Topic, EntryId, bool),
+        (topic, id, rewind): (&Topic, EntryId, Option<EntryId>),
         generation: Option<Option<u64>>,
         actions: &mut Vec<Action>,
     ) {
@@ -225,7 +216,7 @@ impl Session {
         let Some(topics) = &mut self.topics else { return };
         let Some(mut followed) = topics.followed.find(topic) else { return };
         followed.written = id;
-        followed.rewind &= !rewind;
+        followed.rewind = followed.rewind.filter(|_| rewind.is_none());
         if followed.is_unwritten() {
             // Moved on meanwhile.
             topics.write_at_ms = topics.write_at_ms.min(now.mono_ms);

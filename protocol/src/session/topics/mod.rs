@@ -91,8 +91,8 @@ struct Followed {
     written: EntryId,
     /// What is being written now.
     writing: Option<EntryId>,
-    /// Redis's cursor lies beyond ours and must go back.
-    rewind: bool,
+    /// Redis's cursor, which lies beyond ours and must go back.
+    rewind: Option<EntryId>,
     /// All up to here was handed out or passed over.
     position: EntryId,
     /// Wake-ups arrive, and up to where this node has seen the log.
@@ -116,7 +116,7 @@ impl Followed {
             cursor: EntryId::MIN,
             written: EntryId::MIN,
             writing: None,
-            rewind: false,
+            rewind: None,
             position: EntryId::MIN,
             head: None,
             dirty: false,
@@ -130,6 +130,11 @@ impl Followed {
     /// Whether its log may be read at all.
     fn is_open(&self) -> bool {
         self.knowledge == Knowledge::Known && self.head.is_some()
+    }
+
+    /// Looks at what lies between the cursor and the log's end, if both are known.
+    fn open(&mut self) {
+        self.dirty |= self.is_open() && self.head.is_some_and(|head| self.position < head);
     }
 
     fn wants_read(&self) -> bool {
@@ -156,7 +161,9 @@ impl Followed {
     }
 
     fn is_unwritten(&self) -> bool {
-        self.knowledge == Knowledge::Known && self.writing.is_none() && (self.rewind || self.cursor > self.written)
+        self.knowledge == Knowledge::Known
+            && self.writing.is_none()
+            && (self.rewind.is_some() || self.cursor > self.written)
     }
 }
 

@@ -1,5 +1,8 @@
 //! A device and its topics over connections, nodes and pipelines that come, go and get lost, in any order.
 
+mod claims;
+mod follows;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -151,8 +154,10 @@ impl World {
                 let topics = vec![(Name::parse("news").expect("a name"), BEGIN_MS)];
                 Reply::FollowsLoaded(Box::new(Follows { topics, from_ms: 0, first_seen_ms: BEGIN_MS }))
             }
-            Command::LoadCursor { topic } => {
-                Reply::CursorLoaded { at: self.cursors.get(topic).copied(), trimmed: EntryId::MIN }
+            Command::LoadCursor { topic, rewound } => {
+                let end = self.logs[topic].keys().next_back().copied().unwrap_or_default();
+                let at = self.cursors.get(topic).copied();
+                Reply::CursorLoaded { at, trimmed: EntryId::MIN, end: rewound.then_some(end) }
             }
             Command::WriteCursor { topic, id, .. } => {
                 let cursor = self.cursors.entry(topic.clone()).or_default();
@@ -189,7 +194,7 @@ impl World {
         let Some(connection) = &self.connection else { return };
         let head = self.heads[connection.node][topic];
         let topic = topic.clone();
-        self.with(|session, now, _| session.handle_topic_ready(now, &topic, head), None);
+        self.with(|session, _, _| session.handle_topic_ready(&topic, head), None);
     }
 
     fn receive(&mut self, text: &str) {
@@ -399,233 +404,4 @@ fn a_cursor_that_skips_what_is_not_acked_is_found() {
     ];
     let outcome = std::panic::catch_unwind(|| World::new(true).play(&ops));
     assert!(outcome.is_err(), "the play must notice");
-}
-
-#[test]
-fn nothing_of_a_topic_comes_after_the_word_that_it_is_left() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.settle();
-    let frame = Incoming::parse(r#"{"type":"unfollow","topics":["news"]}"#);
-    world.with(|session, now, actions| session.handle_frame(now, frame, actions), None);
-    world.send();
-    world.publish(false);
-    let news = Name::parse("news").expect("a name");
-    let connection = world.connection.as_mut().expect("it is connected");
-    let (command, _) = connection.flight.pop_front().expect("the change is asked for");
-    assert!(matches!(command, Command::Follow { .. }));
-    let change = FollowChange { removed: vec![news], ..FollowChange::default() };
-    let mut told = false;
-    world.with(
-        |session, now, actions| {
-            let answer: Answer = Reply::Followed(Ok(change));
-            session.handle_reply(now, command, answer, actions);
-            told = actions.iter().any(|action| matches!(action, Action::Send(text) if text.contains("unfollowed")));
-        },
-        None,
-    );
-    assert!(told, "the client is told");
-    world.feed(0);
-    assert!(world.seen.is_empty(), "{:?}", world.seen);
-}
-
-#[test]
-fn an_ack_that_waits_for_its_cursor_is_confirmed_when_its_topic_is_left() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.settle();
-    world.publish(false);
-    world.feed(0);
-    world.ack(0);
-    world.with(|session, _, _| session.handle_topics_changed(), None);
-    world.send();
-    assert!(world.confirmed.is_empty(), "no cursor was written");
-    world.with(
-        |session, now, actions| {
-            let nothing: Answer = Reply::FollowsLoaded(Box::default());
-            session.handle_reply(now, Command::LoadFollows, nothing, actions);
-        },
-        None,
-    );
-    assert_eq!(world.confirmed, world.acked);
-    assert_eq!(world.confirmed.len(), 1);
-}
-
-#[test]
-fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.turn();
-    world.send();
-    let news = Topic::parse("news").expect("a name");
-    let trimmed = EntryId { ms: BEGIN_MS + 5, seq: 0 };
-    world.with(
-        |session, now, actions| {
-            let loaded: Answer = Reply::FollowsLoaded(Box::new(Follows {
-                topics: vec![(Name::parse("news").expect("a name"), BEGIN_MS)],
-                from_ms: 0,
-                first_seen_ms: BEGIN_MS,
-            }));
-            session.handle_reply(now, Command::LoadFollows, loaded, actions);
-            session.poll_commands(now, false, &mut Vec::new());
-            let answer: Answer = Reply::CursorLoaded { at: None, trimmed };
-            session.handle_reply(now, Command::LoadCursor { topic: news.clone() }, answer, actions);
-            session.handle_disconnected();
-            let mut commands = Vec::new();
-            session.poll_commands(now, false, &mut commands);
-            let told =
-                |command: &Command| matches!(command, Command::SetAside { reason: GapReason::Retention, gone: 1, .. });
-            let told = commands.iter().position(told).expect("the loss is told");
-            let written = commands.iter().position(|command| matches!(command, Command::WriteCursor { .. }));
-            assert!(written.is_none_or(|written| told < written), "{commands:?}");
-            assert!(!commands.iter().any(|command| matches!(command, Command::ReadTopic { .. })));
-        },
-        None,
-    );
-}
-
-fn followed(names: &[String]) -> Answer {
-    let topics = names.iter().map(|name| (Name::parse(name).expect("a name"), BEGIN_MS)).collect();
-    Reply::FollowsLoaded(Box::new(Follows { topics, from_ms: 0, first_seen_ms: BEGIN_MS }))
-}
-
-#[test]
-fn what_a_user_follows_is_taken_over_whatever_it_was_before_and_in_whatever_order_it_comes() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.turn();
-    let before = ["z", "b", "a", "c"].map(str::to_owned);
-    let after = ["e", "c", "0", "a"].map(str::to_owned);
-    world.with(
-        |session, now, actions| {
-            session.handle_reply(now, Command::LoadFollows, followed(&before), actions);
-            actions.clear();
-            session.handle_reply(now, Command::LoadFollows, followed(&after), actions);
-            let topic = |name: &str| Topic::parse(name).expect("a name");
-            let (left, came): (Vec<_>, Vec<_>) =
-                actions.drain(..).partition(|action| matches!(action, Action::Unfollow(_)));
-            assert_eq!(left, ["b", "z"].map(|name| Action::Unfollow(topic(name))));
-            assert_eq!(came, ["0", "e"].map(|name| Action::Follow(topic(name))));
-            let names: Vec<&str> = session.topics().map(Topic::as_str).collect();
-            assert_eq!(names, ["*", "0", "a", "c", "e"]);
-        },
-        None,
-    );
-}
-
-// All at once would hold up everybody else of the shard.
-#[test]
-fn a_user_of_a_thousand_topics_asks_for_its_cursors_a_part_at_a_time() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.turn();
-    let names: Vec<String> = (0..1_000).map(|number| format!("t{number}")).collect();
-    world.with(
-        |session, now, actions| {
-            session.handle_reply(now, Command::LoadFollows, followed(&names), actions);
-            let mut asked = 0;
-            while session.urgency(now, false) == crate::session::Urgency::Now && asked < 1_001 {
-                let mut commands = Vec::new();
-                session.poll_commands(now, false, &mut commands);
-                let loads = commands.iter().filter(|command| matches!(command, Command::LoadCursor { .. })).count();
-                assert!((1..=256).contains(&loads), "{loads}");
-                asked += loads;
-            }
-            actions.clear();
-            assert_eq!(asked, 1_001, "the broadcast topic's among them");
-        },
-        None,
-    );
-}
-
-#[test]
-fn what_retention_took_before_its_node_had_read_it_is_told() {
-    let news = Topic::parse("news").expect("a name");
-    let id = |seq| EntryId { ms: BEGIN_MS, seq };
-    for (left, last) in [(vec![3], id(3)), (vec![], id(2))] {
-        let mut world = World::new(false);
-        world.connect(0, 4, true);
-        world.settle();
-        world.heads[0].insert(news.clone(), EntryId::MIN);
-        world.publish(false);
-        world.feed(0);
-        world.ack(0);
-        world.settle();
-        let seen = world.heads[0][&news];
-        assert_eq!(seen, id(1));
-        // The second entry came and went before the node read on.
-        let entries: Vec<_> = left.iter().map(|seq| entry(id(*seq))).collect();
-        let batch = TopicBatch::new(news.clone(), (seen, id(2)), &entries, 1 << 16, 1 << 16);
-        assert_eq!(batch.last(), last);
-        let mut actions = Vec::new();
-        let now = world.now;
-        let session = &mut world.connection.as_mut().expect("it is connected").session;
-        session.handle_topic_batch(now, &batch, false, &mut actions);
-        assert_eq!(actions, [], "nothing is handed out behind what may be missing");
-        let mut commands = Vec::new();
-        session.poll_commands(now, false, &mut commands);
-        let read = commands.into_iter().find(|command| matches!(command, Command::ReadTopic { .. }));
-        let answer: Answer = Reply::TopicRead { entries, trimmed: id(2) };
-        session.handle_reply(now, read.expect("it reads for itself"), answer, &mut actions);
-        assert!(matches!(actions[0], Action::Dropped { reason: GapReason::Retention, count: 1 }), "{actions:?}");
-        let delivered = actions.iter().filter(|action| matches!(action, Action::Delivered { .. })).count();
-        assert_eq!(delivered, left.len());
-    }
-}
-
-// The successor may have read the cursor before it was written, and gives the message out again.
-#[test]
-fn an_ack_is_not_confirmed_once_another_connection_has_taken_over() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.settle();
-    world.publish(false);
-    world.feed(0);
-    world.generation += 1;
-    world.ack(0);
-    world.settle();
-    assert_eq!(world.confirmed, BTreeSet::new());
-    let connection = world.connection.expect("it was connected");
-    assert!(connection.session.is_ended(), "it has found out that it is not the newest");
-    assert_eq!(world.cursors[&topics()[1]], world.last, "what was acked is done with all the same");
-}
-
-#[test]
-fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.settle();
-    world.publish(false);
-    world.publish(false);
-    world.feed(0);
-    let ids = world.connection.as_ref().expect("it is connected").unacked.clone();
-    world.ack(1);
-    world.settle();
-    assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
-    let none: Answer = Reply::FollowsLoaded(Box::default());
-    world.with(|session, now, actions| session.handle_reply(now, Command::LoadFollows, none, actions), None);
-    assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
-}
-
-// Ids may run backwards then: a cursor of before would hide what is appended next.
-#[test]
-fn a_cursor_that_was_not_written_is_dropped_with_its_epoch_also_by_a_session_that_ends() {
-    for ends_first in [true, false] {
-        let mut world = World::new(false);
-        world.connect(0, 4, true);
-        world.settle();
-        world.publish(false);
-        world.feed(0);
-        world.ack(0);
-        world.send();
-        world.reply(true);
-        if ends_first {
-            world.with(|session, _, _| session.handle_disconnected(), None);
-        }
-        world.with(|session, _, _| session.handle_epoch(2), None);
-        world.with(|session, _, _| session.handle_disconnected(), None);
-        world.pass(2_000);
-        world.settle();
-        assert_eq!(world.cursors, BTreeMap::new(), "it ended before the epoch: {ends_first}");
-    }
 }
