@@ -138,12 +138,16 @@ pub(crate) async fn run(options: &TopicsOptions) -> Result<Outcome, BenchError> 
     Ok(Outcome { findings, failure: (!failures.is_empty()).then(|| failures.join("\n")) })
 }
 
-/// Nodes of our own let users follow so many, and their janitor does not pass while it is measured.
+/// Nodes of our own let users follow so many, and their janitor does not pass while it is measured. What is compared
+/// must not hold a sweep of all sessions, once a minute, on one side only.
 fn cluster(options: &TopicsOptions) -> ClusterOptions {
     let mut cluster = options.cluster.clone();
     // The topic with a crowd is one more.
     let limit = TOPICS_PER_USER.max(options.each.get() + 1);
-    for (name, value) in [("--topics-per-user", limit.to_string()), ("--janitor-pause", "1d".to_owned())] {
+    let sweep = if options.offline > 0 { "1h" } else { "1m" };
+    let settings =
+        [("--topics-per-user", limit.to_string()), ("--janitor-pause", "1d".to_owned()), ("--sweep", sweep.to_owned())];
+    for (name, value) in settings {
         if !cluster.serve_args.iter().any(|arg| arg.starts_with(name)) {
             cluster.serve_args.push(format!("{name}={value}"));
         }

@@ -39,9 +39,12 @@ const PADDING: usize = 4096;
 
 /// Of so many requests, those to topics and to everybody: each reaches dozens of devices, and hundreds.
 const OF: u32 = 1_000;
-const TO_TOPICS: u32 = 60;
+const TO_TOPICS: u32 = 40;
 const TO_EVERYBODY: u32 = 6;
 
+/// With one of so many messages to a topic come others at once, more than some clients' window takes.
+const BURSTS_ONE_IN: u32 = 5;
+const BURST: usize = 8;
 /// One of so many messages to users asks what becomes of it, and one of so many of these waits for that.
 const ASKS_ONE_IN: u32 = 4;
 const WAITS_ONE_IN: u32 = 8;
@@ -114,6 +117,8 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
             _ => Via::Xadd,
         };
         let count = if via == Via::HttpBatch { BATCH } else { 1 };
+        let in_burst = topic.as_deref().is_some_and(|topic| topic != EVERYBODY) && rng.u32(..BURSTS_ONE_IN) == 0;
+        let errands = if in_burst { BURST } else { 1 };
         let keyed = via != Via::Xadd && rng.u8(..10) < 8;
         let sent_us = begin_us + super::recorder::micros(due);
         let letter = |_| {
@@ -121,14 +126,16 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
             let to = topic.clone().map_or_else(user, To::Topic);
             Letter::draw(&mut rng, &desk, to, sent_us, keyed)
         };
-        let letters: Vec<Letter> = (0..count).map(letter).collect();
-        due += Duration::from_secs(1) * u32::try_from(count).expect("a batch is small") / rate.max(1);
-        let permit = permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
-        let errand = Errand { desk: desk.clone(), via, letters, rng: rng.fork() };
-        sending.spawn(async move {
-            errand.run().await;
-            drop(permit);
-        });
+        let letters: Vec<Letter> = (0..count * errands).map(letter).collect();
+        due += Duration::from_secs(1) * u32::try_from(letters.len()).expect("a batch is small") / rate.max(1);
+        for letters in letters.chunks(count) {
+            let permit = permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
+            let errand = Errand { desk: desk.clone(), via, letters: letters.to_vec(), rng: rng.fork() };
+            sending.spawn(async move {
+                errand.run().await;
+                drop(permit);
+            });
+        }
     }
     while let Some(ended) = sending.join_next().await {
         ended.expect("a producer does not panic");
@@ -136,7 +143,7 @@ async fn produce(desk: Arc<Desk>, rate: u32, seed: u64, stopped: watch::Receiver
 }
 
 /// A message that is to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Letter {
     tag: String,
     to: To,
