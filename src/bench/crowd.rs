@@ -21,7 +21,7 @@ use crate::store::keys::cursor_score;
 use crate::store::{Key, KeySpace};
 
 /// Users that are written at once.
-const WRITE_USERS: u32 = 1_000;
+const WRITE_USERS: u32 = 250;
 /// Pages of lists that are asked for.
 const PAGES_MAX: usize = 100;
 /// Counts of who has acknowledged a message.
