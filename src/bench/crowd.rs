@@ -20,7 +20,7 @@ use super::worker::orders::Report;
 use crate::store::{Key, KeySpace};
 
 /// Users that are written at once.
-const WRITE_USERS: u32 = 1_000;
+const WRITE_USERS: u32 = 250;
 /// Pages of lists that are asked for.
 const PAGES_MAX: usize = 100;
 /// Counts of who has acknowledged a message.

@@ -17,8 +17,8 @@ use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
 use crate::store::{Function, Key, KeySpace, StoreError, topics};
 
-/// Cursors in one command: each costs Redis about a microsecond.
-const CURSORS_MAX: usize = 1_000;
+/// Cursors in one command: each costs Redis about a microsecond, and ten in a set of a million that is being saved.
+const CURSORS_MAX: usize = 256;
 
 /// Time between two tries of feeds that Redis refused.
 const RETRY_MS: u64 = 500;
