@@ -103,6 +103,7 @@ pub(crate) async fn run(options: &TopicsOptions) -> Result<Outcome, BenchError> 
         let topic = &names[topics as usize];
         let crowd = Crowd { redis: &redis, keys: keys.clone(), topic, user_prefix, count: options.offline };
         crowd.write().await?;
+        slow.forget().await?;
         let among = flow.run(&mut stage, &mut appender).await?;
         failures.extend(among.failures(&appender).await?);
         alone.figures(&mut findings, "_alone");
