@@ -73,7 +73,21 @@ fn a_follow_of_which_nobody_knows_the_outcome_makes_nothing_owed_and_nothing_wro
     let mut story = Story::with_alice();
     let request = story.ask("alice", "news", true, None);
     story.answer(request, Outcome::Unknown).accept_to("news", "a", 1).accept_to("news", "b", 2);
-    story.message_in("news", 1, "b", 2, 1).drained_and_over().passes();
+    story.message_in("news", 1, "b", 2, 1).pass(LONG_US).accept_to("news", "c", 3).drained_and_over().passes();
+}
+
+#[test]
+fn a_refused_follow_follows_nothing_and_a_refused_unfollow_leaves_nothing() {
+    let mut story = Story::with_alice();
+    let request = story.ask("alice", "news", true, None);
+    story.answer(request, Outcome::Refused).accept_to("news", "a", 1).drained_and_over().passes();
+    story = Story::with_alice();
+    let request = story.ask("alice", "news", true, None);
+    story.answer(request, Outcome::Refused).accept_to("news", "a", 1).message_in("news", 1, "a", 1, 1);
+    story.drained_and_over().shows("not_followed");
+    story = following();
+    let request = story.ask("alice", "news", false, None);
+    story.accept_to("news", "a", 1).answer(request, Outcome::Refused).drained_and_over().shows("lost");
 }
 
 // Its request may still be on the way when a later one has been answered.
@@ -230,6 +244,13 @@ fn a_topics_message_from_before_the_follow() {
     story.drained_and_over().shows("not_followed");
 }
 
+// Redis's clock counts milliseconds, and a follow is given all of the one it begins in.
+#[test]
+fn a_topics_message_of_the_moment_of_the_follow_may_come() {
+    let mut story = Story::with_alice();
+    story.accept_to("news", "a", 1).follows("news").message_in("news", 1, "a", 1, 1).drained_and_over().passes();
+}
+
 #[test]
 fn a_topics_message_after_the_client_was_told_that_it_is_left() {
     let mut story = following();
@@ -279,7 +300,9 @@ fn what_a_device_that_is_away_had_not_got_before_all_data_was_lost_or_would_have
     story.closed(1).accept_to("*", "a", 1).pass(10_000);
     let from_us = story.now_us();
     story.losing_fault(1, "all", from_us).healed(1).accept_to("*", "b", 2);
-    assert_eq!(story.drained_and_over().passes().counts.lost_in_declared_window, 2);
+    let verdict = story.drained_and_over().passes();
+    assert_eq!((verdict.counts.lost_to_absent, verdict.counts.lost_in_declared_window), (2, 0), "{verdict}");
+    assert_eq!(verdict.faults[0].lost, 0, "{verdict}");
 }
 
 #[test]

@@ -174,6 +174,7 @@ impl Checker {
         let counts = &mut self.verdict.counts;
         let (whose, tag) = (whose(&self.names, device), message.tag.to_string());
         let violation = match blame_loss(&mut self.faults, device, message, told_of_drops) {
+            Loss::Declared if device.is_absent_since(message.publish_us) => return counts.lost_to_absent += 1,
             Loss::Declared => return counts.lost_in_declared_window += 1,
             Loss::Told => return counts.dropped_and_told += 1,
             Loss::Untold { fault, kind } => {

@@ -142,6 +142,11 @@ impl Device {
         self.away.iter().any(|(from_us, until_us)| *from_us <= at_us && at_us <= *until_us)
     }
 
+    /// Whether it was away then and has not come back.
+    pub(crate) fn is_absent_since(&self, at_us: u64) -> bool {
+        self.away.last().is_some_and(|(from_us, until_us)| *from_us <= at_us && *until_us == u64::MAX)
+    }
+
     /// When it was first told of a new epoch since a fault began.
     fn told_since(&self, from_us: u64) -> Option<u64> {
         self.told_us.iter().copied().find(|told_us| *told_us >= from_us)

@@ -161,7 +161,7 @@ impl Faults {
                 && fault.may_hit(message.stream)
         };
         let fault = self.all.iter_mut().find(may_lose)?;
-        fault.effect.lost += 1;
+        fault.effect.lost += u64::from(!device.is_absent_since(message.publish_us));
         Some(fault)
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Counts {
     pub(crate) undecided: u64,
     pub(crate) lost: u64,
     pub(crate) lost_in_declared_window: u64,
+    /// Of a device that has not been there since.
+    pub(crate) lost_to_absent: u64,
     /// Dropped by retention or as too big, and told by a gap.
     pub(crate) dropped_and_told: u64,
     /// Deliveries beyond the first.
@@ -119,6 +121,7 @@ impl fmt::Display for Verdict {
             undecided,
             lost,
             lost_in_declared_window,
+            lost_to_absent,
             dropped_and_told,
             duplicated,
             duplicated_against_the_promise,
@@ -138,8 +141,9 @@ impl fmt::Display for Verdict {
         writeln!(
             out,
             "owed to devices: {delivered} delivered ({delivered_of_topics} of topics), {pending} pending, {lost} lost, \
-             {lost_in_declared_window} lost in a declared window, {dropped_and_told} dropped and told, {undecided} \
-             undecided; {waived} of topics that were left before they came"
+             {lost_in_declared_window} lost in a declared window ({lost_to_absent} more to devices that have not \
+             been there since), {dropped_and_told} dropped and told, {undecided} undecided; {waived} of topics that were \
+             left before they came"
         )?;
         writeln!(
             out,
