@@ -22,8 +22,12 @@ impl Session {
         if self.attach == Attach::Done && self.superseding <= self.generation {
             self.superseding = 0;
         }
+        let (ended, window) = (self.is_ended(), self.options.window);
+        if let Some(topics) = &mut self.topics {
+            topics.forget_what_is_over(ended, window);
+        }
         if self.is_ended() {
-            self.dismissal = None;
+            (self.dismissal, self.gap_heard) = (None, None);
             self.ledger.clear();
             self.aside.clear();
             self.gone = 0;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::close::CloseCode;
 use crate::id::EntryId;
+use crate::topic::{MessageId, Topic};
 
 /// What a node has sent and the client has not received yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,22 +82,51 @@ impl Connection {
     }
 }
 
-/// The messages of a frame.
+/// The messages of a frame that come from the inbox, each with its attempt.
 pub fn messages_of(frame: &Value) -> Vec<(EntryId, u64)> {
     let messages = frame["messages"].as_array().map_or(&[][..], Vec::as_slice);
-    let read = |message: &Value| (id_of(&message["id"]), message["attempt"].as_u64().expect("an attempt is a number"));
-    messages.iter().map(read).collect()
+    messages.iter().filter_map(|message| Some((of_inbox(&message["id"])?, attempt_of(message)))).collect()
 }
 
-/// The message ids of an `acked` frame.
+/// The messages of a frame that come from a topic, each with its attempt.
+pub fn messages_of_topic(frame: &Value, topic: &Topic) -> Vec<(EntryId, u64)> {
+    let messages = frame["messages"].as_array().map_or(&[][..], Vec::as_slice);
+    messages.iter().filter_map(|message| Some((of_topic(&message["id"], topic)?, attempt_of(message)))).collect()
+}
+
+fn attempt_of(message: &Value) -> u64 {
+    message["attempt"].as_u64().expect("an attempt is a number")
+}
+
+/// The messages of the inbox in an `acked` frame.
 pub fn confirmed_of(frame: &Value) -> Vec<EntryId> {
-    if frame["type"] != "acked" {
-        return Vec::new();
-    }
-    let ids = frame["ids"].as_array().expect("ids is a list");
-    ids.iter().filter(|id| !id.as_str().is_some_and(|id| id.starts_with("gap-"))).map(id_of).collect()
+    acked_of(frame).filter_map(of_inbox).collect()
 }
 
-fn id_of(value: &Value) -> EntryId {
-    value.as_str().and_then(|id| id.parse().ok()).expect("an id is a text")
+/// The messages of a topic in an `acked` frame.
+pub fn confirmed_of_topic(frame: &Value, topic: &Topic) -> Vec<EntryId> {
+    acked_of(frame).filter_map(|id| of_topic(id, topic)).collect()
+}
+
+fn acked_of(frame: &Value) -> impl Iterator<Item = &Value> {
+    let ids = if frame["type"] == "acked" { frame["ids"].as_array() } else { None };
+    ids.into_iter().flatten().filter(|id| !id.as_str().is_some_and(|id| id.starts_with("gap-")))
+}
+
+fn of_inbox(id: &Value) -> Option<EntryId> {
+    match id_of(id) {
+        MessageId::Inbox(id) => Some(id),
+        MessageId::Topic(..) => None,
+    }
+}
+
+fn of_topic(id: &Value, topic: &Topic) -> Option<EntryId> {
+    match id_of(id) {
+        MessageId::Topic(of, id) if of == *topic => Some(id),
+        _ => None,
+    }
+}
+
+fn id_of(value: &Value) -> MessageId {
+    value.as_str().and_then(|id| MessageId::parse(id).ok()).expect("an id is a text")
 }

@@ -53,4 +53,32 @@ pub enum Fault {
     RolledBackIsNew,
     /// An ack of a message that the session does not know is executed though the message asks for receipts.
     AckWithoutReceipt,
+    /// An older node writes cursors of topics without `GT`.
+    CursorWithoutGt,
+    /// A cursor that its score cannot tell exactly is rounded up.
+    CursorRoundedUp,
+    /// A cursor goes to the newest ack, whatever lies before it.
+    CursorPassesUnacked,
+    /// A device without a cursor begins at the end of the log.
+    CursorBeginsAtEnd,
+    /// Acks in topics are confirmed when the cursor is sent, before it is written.
+    ConfirmBeforeCursor,
+    /// A session's read of a topic passes what the node had seen when it came back, not when it was sent.
+    ReadPassesWhatCameBack,
+    /// What a node has read of a topic is handed out whatever a session was given before.
+    BatchWithoutPlace,
+    /// A change of what a user follows is told to nobody.
+    FollowSilently,
+    /// After an unfollow, cursors are forgotten also if they were written since the topic was followed again.
+    CursorsForgottenLate,
+    /// What retention took is forgotten with a log that is empty.
+    TrimForgotten,
+    /// What a node had asked for followers who are gone counts for those who follow since.
+    AnswerOfAnotherFeed,
+    /// A cursor of an older epoch is taken back wherever it is by now.
+    RewindsBlindly,
+    /// Sessions do not look at what retention took from a topic.
+    TrimUnseen,
+    /// A node does not look at what retention took from a topic before it had read it.
+    TrimUnseenByNode,
 }

@@ -1,15 +1,18 @@
 //! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
 
+mod feeds;
 mod hints;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::connection::{Connection, Out, messages_of};
 use super::fault::Fault;
 use super::redis::{Answer, Caller, Control, Redis};
 use crate::close::CloseCode;
 use crate::id::EntryId;
-use crate::session::{AckBatch, Action, Command, Failure, Now, Reply, Session, Urgency};
+use crate::session::{AckBatch, Action, Command, Failure, FollowChange, Now, Reply, Session, Urgency};
+use crate::topic::Topic;
+use feeds::{Feed, Wish};
 
 /// What all nodes share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +20,8 @@ pub struct World {
     pub now: Now,
     pub redis: Redis,
     pub connections: Vec<Connection>,
+    /// What others do may come between what sessions want in a pipeline and the rest of it.
+    pub torn: bool,
     /// Broken invariants.
     pub wrongs: Vec<String>,
 }
@@ -26,6 +31,10 @@ pub enum Hint {
     Wake,
     /// The inbox is subscribed to.
     Subscribed,
+    /// A topic's log has something new.
+    TopicWake(Topic),
+    /// A topic's log is subscribed to.
+    TopicSubscribed(Topic),
     Control(Control),
     /// Another node had to switch keyspace events on again.
     FlagsRestored,
@@ -53,9 +62,17 @@ pub struct Held {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Item {
-    Session { key: usize, command: Command },
+    Session {
+        key: usize,
+        command: Command,
+    },
     Trim,
-    Release { device: String },
+    Release {
+        device: String,
+    },
+    Feed(Wish),
+    /// Bring the list of followers and the cursors up to date.
+    Reindex(FollowChange),
 }
 
 impl Item {
@@ -63,8 +80,20 @@ impl Item {
         matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
     }
 
+    fn is_cursor(&self) -> bool {
+        matches!(self, Self::Session { command: Command::WriteCursor { .. }, .. })
+    }
+
     fn is_attach(&self) -> bool {
         matches!(self, Self::Session { command: Command::Attach(_), .. })
+    }
+
+    /// A copy of what it writes, if that is a cursor.
+    fn cursor(&self) -> Option<(usize, Command)> {
+        match self {
+            Self::Session { key, command: command @ Command::WriteCursor { .. } } => Some((*key, command.clone())),
+            _ => None,
+        }
     }
 
     /// A copy, if it reads new entries.
@@ -90,10 +119,23 @@ fn confirm_early(command: &mut Command) -> Option<AckBatch> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Flight {
     items: Vec<Item>,
-    /// Once Redis has executed it.
-    answers: Option<Vec<Answer>>,
+    /// To those that Redis has executed.
+    answers: Vec<Answer>,
     /// Its connection is dead: it will fail.
     killed: bool,
+}
+
+impl Flight {
+    fn is_executed(&self) -> bool {
+        self.answers.len() == self.items.len()
+    }
+
+    /// Up to where Redis executes it at once.
+    fn next_end(&self, torn: bool) -> usize {
+        let is_rest = |item: &Item| item.is_cursor() || !matches!(item, Item::Session { .. });
+        let rest = self.items.iter().position(is_rest).filter(|rest| torn && self.answers.len() < *rest);
+        rest.unwrap_or(self.items.len())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +151,10 @@ pub struct Node {
     orphans: Vec<Flight>,
     orders: Vec<Item>,
     nonce: u64,
+    feeds: BTreeMap<Topic, Feed>,
+    feeds_sweep_at_ms: u64,
+    /// The frame of the batch that is being handed to sessions.
+    shared_frame: Option<String>,
 }
 
 impl Node {
@@ -124,6 +170,9 @@ impl Node {
             orphans: Vec::new(),
             orders: Vec::new(),
             nonce: 0,
+            feeds: BTreeMap::new(),
+            feeds_sweep_at_ms: feeds::SWEEP_MS,
+            shared_frame: None,
         }
     }
 
@@ -144,13 +193,13 @@ impl Node {
     /// Whether a pipeline waits to be executed, and whether one waits to come back.
     pub fn flight(&self) -> (bool, bool) {
         let flight = self.flight.as_ref();
-        let ends = flight.is_some_and(|flight| flight.killed || flight.answers.is_some());
+        let ends = flight.is_some_and(|flight| flight.killed || flight.is_executed());
         (flight.is_some() && !ends, ends)
     }
 
     /// Whether the subscription waits for its confirmation.
     pub fn is_subscribing(&self) -> bool {
-        self.linked && self.follow == Follow::Sent
+        self.linked && (self.follow == Follow::Sent || self.is_subscribing_to_topics())
     }
 
     /// Whether an event of the inbox reaches this node.
@@ -164,6 +213,7 @@ impl Node {
         let held = Held { session, connection, device, nonce: 0, blocked: false, pending_first, handed };
         let key = self.sessions.len();
         self.sessions.push(Some(held));
+        self.register_topics(world, key);
         let confirmed =
             self.follow == Follow::Confirmed && !self.hints.iter().any(|hint| matches!(hint, Hint::Subscribed));
         if confirmed || world.redis.fault == Some(Fault::ReadBeforeSubscribe) {
@@ -182,6 +232,7 @@ impl Node {
         }
         if self.sessions[key].as_ref().is_some_and(|held| held.session.is_done()) {
             self.sessions[key] = None;
+            self.unregister_topics(key);
             if self.sessions.iter().all(Option::is_none) {
                 self.follow = Follow::No;
                 self.hints.retain(|hint| !matches!(hint, Hint::Subscribed));
@@ -210,6 +261,13 @@ impl Node {
             }
             Action::Acked { count } if count > 0 => self.orders.push(Item::Trim),
             Action::SuspectEpoch => self.lose_link(),
+            Action::SendBatch => {
+                let text = self.shared_frame.clone().expect("a batch is being handed out");
+                world.connections[held.connection].wire.push_back(Out::Frame(text));
+            }
+            Action::Follow(topic) => self.follow_topic(world, key, &topic),
+            Action::Unfollow(topic) => self.unfollow_topic(key, &topic),
+            Action::FollowsChanged(change) => self.note_follows(world, key, *change),
             _ => {}
         }
     }
@@ -225,7 +283,7 @@ impl Node {
         let mut hints = VecDeque::new();
         for hint in std::mem::take(&mut self.hints) {
             // A second wake-up says nothing that the first one does not.
-            if hint != Hint::Wake || hints.back() != Some(&Hint::Wake) {
+            if !matches!(hint, Hint::Wake | Hint::TopicWake(_)) || hints.back() != Some(&hint) {
                 hints.push_back(hint);
             }
         }
@@ -245,6 +303,7 @@ impl Node {
 
     /// Time has passed.
     pub fn tick(&mut self, world: &mut World) {
+        self.tick_feeds(world);
         for key in 0..self.sessions.len() {
             let Some(held) = &self.sessions[key] else { continue };
             let expired = held.session.expires_at_ms() <= world.now.unix_ms;
@@ -276,11 +335,22 @@ impl Node {
             }
             items.extend(commands.into_iter().map(|command| Item::Session { key, command }));
         }
+        // Gathered over all sessions, cursors end what sessions want.
+        items.sort_by_key(Item::is_cursor);
         items.append(&mut self.orders);
+        items.extend(self.take_wishes(world));
         if items.is_empty() {
             return false;
         }
-        self.flight = Some(Flight { items, answers: None, killed: false });
+        let mut early_cursors = Vec::new();
+        if world.redis.fault == Some(Fault::ConfirmBeforeCursor) {
+            early_cursors.extend(items.iter().filter_map(Item::cursor));
+        }
+        self.flight = Some(Flight { items, answers: Vec::new(), killed: false });
+        for (key, command) in early_cursors {
+            let generation = self.sessions[key].as_ref().map(|held| held.session.generation());
+            self.complete(world, key, command, Reply::CursorWritten { generation });
+        }
         for (key, batch) in early {
             let generation = self.sessions[key].as_ref().map(|held| held.session.generation());
             let removed = vec![true; batch.foreign.len()];
@@ -290,12 +360,14 @@ impl Node {
         true
     }
 
-    /// Redis executes the pipeline in flight.
+    /// Redis executes the pipeline in flight, or the next part of it.
     pub fn execute(&mut self, world: &mut World) -> bool {
         let Some(mut flight) = self.flight.take() else { return false };
-        let executes = flight.answers.is_none() && !flight.killed;
+        let executes = !flight.is_executed() && !flight.killed;
         if executes {
-            flight.answers = Some(self.execute_items(world, &flight.items));
+            let part = flight.answers.len()..flight.next_end(world.torn);
+            let answers = self.execute_items(world, &flight.items[part]);
+            flight.answers.extend(answers);
         }
         self.flight = Some(flight);
         executes
@@ -316,6 +388,11 @@ impl Node {
                 let caller = Caller { owner, device, nonce: 0 };
                 world.redis.execute(caller, &Command::Release { generation: 0, ended: false })
             }
+            Item::Feed(wish) => Self::execute_wish(world, wish),
+            Item::Reindex(change) => {
+                world.redis.reindex(change);
+                Reply::Done
+            }
             Item::Session { key, command } => {
                 let Some(held) = self.sessions[*key].as_mut() else { return Reply::Done };
                 if let Command::ReadNew { count } = command {
@@ -328,7 +405,8 @@ impl Node {
                 }
                 let caller = Caller { owner, device: &held.device, nonce: held.nonce };
                 let mut answer = world.redis.execute(caller, command);
-                if let Reply::Acked { generation: Some(generation), .. } = &mut answer
+                if let Reply::Acked { generation: Some(generation), .. }
+                | Reply::CursorWritten { generation: Some(generation) } = &mut answer
                     && world.redis.fault == Some(Fault::ConfirmForAnyGeneration)
                 {
                     *generation = held.session.generation();
@@ -350,23 +428,32 @@ impl Node {
 
     /// The replies arrive, or the news that there will be none.
     pub fn reply(&mut self, world: &mut World) -> bool {
-        let Some(flight) = self.flight.take_if(|flight| flight.killed || flight.answers.is_some()) else {
+        let Some(flight) = self.flight.take_if(|flight| flight.killed || flight.is_executed()) else {
             return false;
         };
+        let executed = flight.is_executed();
         let Flight { items, answers, killed } = flight;
         if killed {
             self.lose_link();
-            if answers.is_none() && world.redis.fault == Some(Fault::OldConnectionLives) {
+            if !executed && world.redis.fault == Some(Fault::OldConnectionLives) {
                 let items = items.iter().filter_map(Item::new_read).collect();
-                self.orphans.push(Flight { items, answers: None, killed: false });
+                self.orphans.push(Flight { items, answers: Vec::new(), killed: false });
             }
         }
-        let mut answers = if killed { None } else { answers }.unwrap_or_default().into_iter();
-        for item in items {
-            let answer = answers.next();
-            match (item, answer) {
-                (Item::Session { key, command }, answer) => {
-                    let answer = answer.unwrap_or(Reply::Failed(Failure::Disconnected));
+        let mut answers = if killed { Vec::new() } else { answers }.into_iter();
+        let mut pairs: Vec<_> = items.into_iter().map(|item| (item, answers.next())).collect();
+        if world.redis.fault == Some(Fault::ReadPassesWhatCameBack) {
+            // Only then does it matter: as if feeds were read on another connection.
+            pairs.sort_by_key(|(item, _)| !matches!(item, Item::Feed(_)));
+        }
+        for pair in pairs {
+            match pair {
+                (Item::Feed(wish), answer) => self.complete_wish(world, &wish, answer),
+                (Item::Session { key, mut command }, answer) => {
+                    let mut answer = answer.unwrap_or(Reply::Failed(Failure::Disconnected));
+                    if world.redis.fault == Some(Fault::ReadPassesWhatCameBack) {
+                        self.pass_all_seen(&mut command, &mut answer);
+                    }
                     self.complete(world, key, command, answer);
                 }
                 (order, None | Some(Reply::Failed(_))) => self.orders.push(order),

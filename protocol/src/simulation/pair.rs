@@ -13,7 +13,7 @@ use crate::frame::{ClientFrame, Incoming};
 use crate::id::EntryId;
 use crate::name::Name;
 use crate::session::{Now, Open, Session, SessionConfig, Terms};
-use crate::topic::TopicPatterns;
+use crate::topic::{Topic, TopicPatterns};
 
 /// Unix time at which every test begins.
 pub const BEGIN_UNIX_MS: u64 = 1_700_000_000_000;
@@ -34,6 +34,8 @@ pub struct Pair {
     pub expires_at_ms: u64,
     /// When tokens were issued, Unix seconds.
     pub issued_at_s: Option<u64>,
+    /// Topics that tokens let clients follow and leave.
+    pub topics: TopicPatterns,
 }
 
 /// DESIGN.md's defaults.
@@ -60,13 +62,14 @@ impl Pair {
         let redis = Redis::new(BEGIN_UNIX_MS, PRIMARY);
         let now = Now { mono_ms: 1_000, unix_ms: BEGIN_UNIX_MS };
         Self {
-            world: World { now, redis, connections: Vec::new(), wrongs: Vec::new() },
+            world: World { now, redis, connections: Vec::new(), torn: false, wrongs: Vec::new() },
             nodes: (0..nodes).map(|number| Node::new(format!("node-{number}"), PRIMARY)).collect(),
             dead: Vec::new(),
             starts: 0,
             config: Arc::new(defaults()),
             expires_at_ms: BEGIN_UNIX_MS + 365 * 24 * 60 * 60 * 1_000,
             issued_at_s: None,
+            topics: TopicPatterns::default(),
         }
     }
 
@@ -86,6 +89,17 @@ impl Pair {
         id
     }
 
+    /// Appends a text message to a topic's log.
+    pub fn publish_to(&mut self, topic: &Topic, text: &str) -> EntryId {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let id = self.world.redis.append_to(topic, vec![(bytes("data"), bytes(text))]);
+        let flags = self.world.redis.flags;
+        for node in self.nodes.iter_mut().filter(|node| flags && node.is_following(topic)) {
+            node.hints.push_back(Hint::TopicWake(topic.clone()));
+        }
+        id
+    }
+
     pub fn publish_many(&mut self, count: usize) -> Vec<EntryId> {
         (0..count).map(|number| self.publish(&format!("message {number}"))).collect()
     }
@@ -101,8 +115,7 @@ impl Pair {
         let device_name = Name::parse(device).expect("a valid name");
         let primary = self.nodes[node].primary();
         let terms = Terms { issued_at_s: self.issued_at_s, ..Terms::until(self.expires_at_ms) };
-        let open =
-            Open { user, device: device_name, connect: *connect, terms, primary, topics: TopicPatterns::default() };
+        let open = Open { user, device: device_name, connect: *connect, terms, primary, topics: self.topics.clone() };
         let session = Session::new(self.world.now, self.config.clone(), open);
         let connection = self.world.connections.len();
         self.world.connections.push(Connection::new(node, 0));

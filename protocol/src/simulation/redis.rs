@@ -2,11 +2,13 @@
 //! `migrations/`, line by line. It only serves to drive the pure machine; tests of the server use a real Redis.
 
 mod ownership;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use ownership::open_gap;
+use topics::Topics;
 
 use super::fault::Fault;
 use crate::frame::{Gap, GapReason};
@@ -23,11 +25,28 @@ pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 /// What a function publishes to the owner of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Control {
-    Superseded { device: String, generation: u64 },
-    Release { device: String },
-    Removed { device: String, generation: u64 },
-    Gap { device: String, gap: Gap },
-    Dismissed { device: String, generation: u64, dismissal: Dismissal },
+    Superseded {
+        device: String,
+        generation: u64,
+    },
+    Release {
+        device: String,
+    },
+    Removed {
+        device: String,
+        generation: u64,
+    },
+    Gap {
+        device: String,
+        gap: Gap,
+    },
+    Dismissed {
+        device: String,
+        generation: u64,
+        dismissal: Dismissal,
+    },
+    /// The user follows other topics.
+    Topics,
 }
 
 /// Who sends a command.
@@ -73,6 +92,8 @@ pub struct Record {
     seq: u64,
     start: Option<EntryId>,
     epoch: u64,
+    first_seen_ms: u64,
+    topics_from_ms: u64,
     pub dropped: u64,
     pub gap: Option<Gap>,
     /// Somebody else ended the session of this generation.
@@ -100,6 +121,7 @@ pub struct Redis {
     last_id: EntryId,
     devices: BTreeMap<String, Record>,
     incarnation: u64,
+    pub topics: Topics,
     /// Published to owners, to be handed out.
     pub said: Vec<(String, Control)>,
     /// What each device has a right to: appended while it was known, or before the first device, and not acked.
@@ -195,8 +217,15 @@ impl Redis {
                 self.release(caller, *generation, *ended);
                 Reply::Done
             }
-            // Only with topics, which this Redis knows nothing of.
-            _ => Reply::Failed(Failure::Unexpected),
+            Command::LoadFollows => self.load_follows(device),
+            Command::LoadCursor { topic, rewound } => self.load_cursor(device, topic, *rewound),
+            Command::WriteCursor { topic, id, rewind, confirm } => {
+                self.write_cursor(device, topic, *id, *rewind);
+                Reply::CursorWritten { generation: self.generation(device).filter(|_| *confirm) }
+            }
+            Command::ReadTopic { topic, after, count } => self.read_topic(topic, *after, *count),
+            Command::RereadTopic { topic, ids } => Reply::TopicReread(self.topics.reread(topic, ids)),
+            Command::Follow { topics, follow, .. } => Reply::Followed(self.follow(caller.owner, topics, *follow)),
         }
     }
 

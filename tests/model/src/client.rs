@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use homing_protocol::id::EntryId;
 use homing_protocol::simulation::connection::{confirmed_of, messages_of};
+use homing_protocol::topic::Topic;
 use serde_json::Value;
+
+use crate::follower::Follower;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
@@ -15,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) open: bool,
     pub(crate) epoch: Option<String>,
     pub(crate) unacked: Vec<EntryId>,
+    /// What it has of the topic, if there is one.
+    pub(crate) follower: Follower,
     seen: BTreeSet<EntryId>,
     /// Delivered on the last connection.
     current: BTreeSet<EntryId>,
@@ -29,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) forgot: bool,
     /// A message came again that an earlier connection had been given.
     pub(crate) saw_stale: bool,
+    /// It was told that retention took something of the topic.
+    pub(crate) told_of_retention: bool,
     /// A message came again on the same connection.
     pub(crate) saw_redelivery: bool,
 }
@@ -39,18 +46,28 @@ impl Client {
         self.open = true;
         self.forgetting = false;
         self.current.clear();
+        self.follower.begin();
     }
 
     /// Takes a frame of an older connection: only what it confirms is of interest.
-    pub(crate) fn take_older(&mut self, connection: usize, frame: &Value) {
+    pub(crate) fn take_older(&mut self, connection: usize, frame: &Value, topic: Option<&Topic>) {
         if !self.connections[..self.over].contains(&connection) {
             self.confirmed.extend(confirmed_of(frame));
+            if let Some(topic) = topic {
+                self.follower.take_confirmed(frame, topic);
+            }
         }
     }
 
-    /// Takes a frame; what is wrong with it.
-    pub(crate) fn take(&mut self, frame: &Value, gaps_expected: bool) -> Vec<String> {
-        let mut wrongs = Vec::new();
+    /// Whether there is something that it could acknowledge.
+    pub(crate) fn owes_acks(&self) -> bool {
+        self.open && !(self.unacked.is_empty() && self.follower.unacked.is_empty())
+    }
+
+    /// Takes a frame; what is wrong with it. The topic is one that the user follows since some time, Unix ms.
+    pub(crate) fn take(&mut self, frame: &Value, gaps_expected: bool, topic: Option<(&Topic, u64)>) -> Vec<String> {
+        let of_topic = topic.map(|(topic, since_ms)| self.follower.take(frame, topic, since_ms));
+        let mut wrongs = of_topic.unwrap_or_default();
         for (id, attempt) in messages_of(frame) {
             if self.confirmed.contains(&id) {
                 wrongs.push(format!("redelivered: {id} had been confirmed"));
@@ -94,6 +111,7 @@ impl Client {
         if self.epoch.as_deref() != epoch {
             if self.epoch.is_some() {
                 self.confirmed.clear();
+                self.follower.enter();
                 self.over = self.connections.len() - 1;
                 self.last_first = EntryId::MIN;
             }

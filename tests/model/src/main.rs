@@ -1,4 +1,4 @@
-//! The model: explores the take-over and ack protocol exhaustively within small bounds.
+//! The model: explores the take-over and ack protocol of inboxes and topics exhaustively within small bounds.
 //!
 //! The sessions in it are the real ones; clients, driver and Redis are those of the protocol crate's simulation. It
 //! must hold no rule of the protocol itself, only what may happen and what must be true. `make test` explores small
@@ -8,6 +8,7 @@
 mod client;
 mod explore;
 mod faults;
+mod follower;
 mod scenario;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! Small scenarios: where each begins, and what may happen in it how often. Each is explored exhaustively.
 
+mod topics;
+
 use homing_protocol::simulation::fault::Fault;
 use stateright::{Model, Property};
 
-use crate::world::{Step, World};
+use crate::world::{Step, Way, World};
+pub(crate) use topics::*;
 
 /// How often each thing may still happen; what is not listed may happen whenever it can.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,6 +29,13 @@ pub(crate) struct Left {
     pub(crate) rewind: u8,
     pub(crate) flags_off: u8,
     pub(crate) strike: u8,
+    pub(crate) publish_to_topic: u8,
+    pub(crate) ack_newest: u8,
+    pub(crate) follow: u8,
+    pub(crate) unfollow: u8,
+    pub(crate) follow_call: u8,
+    pub(crate) unfollow_call: u8,
+    pub(crate) retain: u8,
 }
 
 impl Left {
@@ -48,6 +58,13 @@ impl Left {
             Step::Rewind | Step::Save => &mut self.rewind,
             Step::FlagsOff => &mut self.flags_off,
             Step::Strike(_) => &mut self.strike,
+            Step::PublishToTopic => &mut self.publish_to_topic,
+            Step::AckNewest(_) => &mut self.ack_newest,
+            Step::Follow(Way::Frame) => &mut self.follow,
+            Step::Unfollow(Way::Frame) => &mut self.unfollow,
+            Step::Follow(Way::Call) => &mut self.follow_call,
+            Step::Unfollow(Way::Call) => &mut self.unfollow_call,
+            Step::Retain => &mut self.retain,
             _ => return None,
         })
     }
@@ -72,8 +89,9 @@ impl Left {
     }
 
     /// More messages and acks, and more of everything else that may happen at all.
-    fn more(&mut self, more: u8) {
-        self.publish += more;
+    fn more(&mut self, more: u8, topic: bool) {
+        let publish = if topic { &mut self.publish_to_topic } else { &mut self.publish };
+        *publish += more;
         self.ack += more;
         let counts = [
             &mut self.hang_up,
@@ -82,6 +100,7 @@ impl Left {
             &mut self.lose_link,
             &mut self.break_data,
             &mut self.crash,
+            &mut self.ack_newest,
         ];
         counts.into_iter().filter(|count| **count > 0).for_each(|count| *count += more);
     }
@@ -92,6 +111,18 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) nodes: usize,
     pub(crate) window: usize,
+    /// Its name, if there is one.
+    pub(crate) topic: Option<&'static str>,
+    /// Whether clients ask for confirmed acks.
+    pub(crate) confirm: bool,
+    /// With older data, the topic's log is missing.
+    pub(crate) loses_log: bool,
+    /// Entries that retention leaves in the topic.
+    pub(crate) kept: usize,
+    /// What others do may come between the parts of a pipeline.
+    pub(crate) torn: bool,
+    /// So many messages of the topic came in this millisecond before.
+    pub(crate) came_before: u64,
     /// Pipelines leave as soon as there is something to send; else they may wait, and carry more.
     pub(crate) eager: bool,
     /// Subscriptions are confirmed as soon as they are sent.
@@ -113,6 +144,9 @@ pub(crate) enum Sight {
     StaleEntries,
     Redelivery,
     TrimForTwo,
+    TopicAgain,
+    LateCursor,
+    RetentionTold,
 }
 
 impl Scenario {
@@ -123,7 +157,7 @@ impl Scenario {
 
     /// The same with larger bounds.
     pub(crate) fn larger(mut self, more: u8) -> Self {
-        self.left.more(more);
+        self.left.more(more, self.topic.is_some());
         self.thorough = true;
         self
     }
@@ -151,6 +185,22 @@ pub(crate) fn all() -> Vec<Scenario> {
         flags(),
         rolled_back(),
         struck(),
+        topic_takeover(),
+        topic_crash(),
+        topic_links(),
+        topic_window(),
+        topic_hints(),
+        topic_subscription(),
+        topic_devices(),
+        topic_follows(),
+        topic_calls(),
+        topic_moved_follow(),
+        topic_retention(),
+        topic_rewind(),
+        topic_lost_log(),
+        topic_unconfirmed(),
+        topic_millisecond(),
+        broadcast(),
     ]
 }
 
@@ -159,6 +209,12 @@ fn base(name: &'static str, begin: &'static [Step], left: Left) -> Scenario {
         name,
         nodes: 2,
         window: 4,
+        topic: None,
+        confirm: true,
+        kept: 0,
+        loses_log: false,
+        torn: false,
+        came_before: 0,
         eager: true,
         follows: true,
         thorough: true,
@@ -263,7 +319,7 @@ pub(crate) fn struck() -> Scenario {
 }
 
 fn is_about_delivery(wrong: &str) -> bool {
-    ["redelivered", "trimmed", "confirmed", "disordered"].iter().any(|start| wrong.starts_with(start))
+    ["redelivered", "trimmed", "skipped", "confirmed", "disordered"].iter().any(|start| wrong.starts_with(start))
 }
 
 impl Model for Scenario {
@@ -292,7 +348,7 @@ impl Model for Scenario {
             Property::always("nothing published is lost outside a rewind", |_, world: &World| {
                 world.verdict().iter().all(|wrong| is_about_delivery(wrong) || wrong.starts_with("untold"))
             }),
-            Property::always("a rewind is always told", |_, world: &World| {
+            Property::always("a rewind, and what retention took of a topic, is always told", |_, world: &World| {
                 !world.verdict().iter().any(|wrong| wrong.starts_with("untold"))
             }),
         ];
@@ -305,6 +361,15 @@ impl Model for Scenario {
             }),
             Sight::TrimForTwo => Property::sometimes("a trim with two devices", |_, world: &World| {
                 world.pair.world.redis.trimmed_for_two
+            }),
+            Sight::TopicAgain => Property::sometimes("a topic's message on two connections", |_, world: &World| {
+                world.clients.iter().any(|client| client.follower.saw_again)
+            }),
+            Sight::LateCursor => Property::sometimes("a cursor that another one had passed", |_, world: &World| {
+                world.pair.world.redis.topics.wrote_late
+            }),
+            Sight::RetentionTold => Property::sometimes("a gap for what retention took", |_, world: &World| {
+                world.clients.iter().any(|client| client.told_of_retention)
             }),
         }));
         properties

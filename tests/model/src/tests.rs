@@ -42,6 +42,8 @@ macro_rules! keeps_the_promise {
 keeps_the_promise! {
     takeover late_acks sweep two_devices links queued_attach subscription repair moved_repair lost_records rewind forget crash flags
     rolled_back struck
+    topic_takeover topic_crash topic_links topic_window topic_hints topic_subscription topic_devices topic_follows topic_calls
+    topic_moved_follow topic_retention topic_rewind topic_lost_log topic_unconfirmed topic_millisecond broadcast
 }
 
 fn found(fault: Fault) -> Vec<String> {
@@ -90,5 +92,19 @@ finds! {
     a_session_that_closes_for_its_own_generation_is_found: OwnGenerationCloses => "closed" | "node-";
     a_touch_that_does_not_name_the_owner_again_is_found: TouchDoesNotClaim => "unnamed";
     a_rolled_back_attach_that_begins_as_new_is_found: RolledBackIsNew => "untold";
+    a_cursor_that_is_written_without_gt_is_found: CursorWithoutGt => "redelivered" | "unwritten";
+    a_cursor_that_is_rounded_up_is_found: CursorRoundedUp => "skipped";
+    a_cursor_that_passes_what_is_not_acked_is_found: CursorPassesUnacked => "skipped";
+    a_follower_that_begins_at_the_end_of_the_log_is_found: CursorBeginsAtEnd => "undelivered";
+    an_ack_that_is_confirmed_before_its_cursor_is_found: ConfirmBeforeCursor => "redelivered";
+    a_read_that_passes_what_came_back_is_found: ReadPassesWhatCameBack => "undelivered" | "skipped";
+    a_batch_that_is_handed_out_anywhere_is_found: BatchWithoutPlace => "undelivered" | "skipped";
+    a_follow_that_is_told_to_nobody_is_found: FollowSilently => "undelivered";
+    a_cursor_that_is_forgotten_late_is_found: CursorsForgottenLate => "redelivered" | "unwritten";
+    an_answer_for_followers_who_are_gone_is_found: AnswerOfAnotherFeed => "undelivered";
+    a_cursor_that_is_taken_back_blindly_is_found: RewindsBlindly => "redelivered" | "unwritten";
+    a_trim_that_is_forgotten_with_its_log_is_found: TrimForgotten => "untold";
+    a_trim_that_a_node_does_not_see_is_found: TrimUnseenByNode => "untold";
+    a_trim_that_sessions_do_not_see_is_found: TrimUnseen => "untold";
     flags_that_are_restored_silently_are_found: FlagsSilently => "undelivered";
 }

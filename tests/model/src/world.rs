@@ -1,17 +1,22 @@
 //! A state of the model: clients, nodes and Redis, what may still go wrong, and what one step makes of it.
 
 mod heal;
+mod topics;
 
 use std::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use homing_protocol::id::EntryId;
+use homing_protocol::session::FollowChange;
 use homing_protocol::simulation::node::{Hint, Node};
 use homing_protocol::simulation::pair::Pair;
 use homing_protocol::simulation::redis::Redis;
+use homing_protocol::topic::{Topic, TopicPatterns};
 use serde_json::json;
 
 use crate::client::Client;
 use crate::scenario::{Left, Scenario, Sight};
+pub(crate) use topics::Way;
 
 const DEVICES: [&str; 2] = ["phone", "web"];
 /// Longer than the ack time-out.
@@ -60,6 +65,15 @@ pub(crate) enum Step {
     FlagsOff,
     /// The janitor takes the device's owner for dead, which lives.
     Strike(usize),
+    PublishToTopic,
+    /// The client acknowledges only what it has received last of the topic.
+    AckNewest(usize),
+    Follow(Way),
+    Unfollow(Way),
+    /// A call's second write.
+    Reindex,
+    /// The janitor visits the topic.
+    Retain,
 }
 
 #[derive(Clone, Debug)]
@@ -69,10 +83,21 @@ pub(crate) struct World {
     saved: Option<Box<Redis>>,
     left: Left,
     window: usize,
+    topic: Option<Topic>,
+    /// Whether clients ask for confirmed acks.
+    confirm: bool,
+    /// With older data, the topic's log is missing.
+    loses_log: bool,
+    /// Entries that retention leaves in the topic.
+    kept: usize,
+    /// What calls have not written yet.
+    reindexes: Vec<FollowChange>,
     eager: bool,
     follows: bool,
     thorough: bool,
     sights: &'static [Sight],
+    /// The user followed the topic no more at some time.
+    left_topic: bool,
     /// Something happened that only a sweep finds.
     silent: bool,
     /// Something happened that a gap tells.
@@ -86,8 +111,10 @@ impl PartialEq for World {
         self.pair == other.pair
             && self.clients == other.clients
             && self.saved == other.saved
+            && self.reindexes == other.reindexes
             && self.left == other.left
-            && (self.silent, self.gaps_expected) == (other.silent, other.gaps_expected)
+            && (self.left_topic, self.silent, self.gaps_expected)
+                == (other.left_topic, other.silent, other.gaps_expected)
     }
 }
 
@@ -98,8 +125,9 @@ impl Hash for World {
         self.pair.hash(hasher);
         self.clients.hash(hasher);
         self.saved.hash(hasher);
+        self.reindexes.hash(hasher);
         self.left.hash(hasher);
-        (self.silent, self.gaps_expected).hash(hasher);
+        (self.left_topic, self.silent, self.gaps_expected).hash(hasher);
     }
 }
 
@@ -107,20 +135,34 @@ impl World {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         let mut pair = Pair::new(scenario.nodes);
         pair.world.redis.fault = scenario.fault;
+        pair.world.torn = scenario.torn;
+        Arc::make_mut(&mut pair.config).topics = scenario.topic.is_some();
+        pair.topics = TopicPatterns::parse(&["*"]).expect("a pattern");
         let mut world = Self {
             pair,
             clients: Default::default(),
             saved: None,
             left: Left::default(),
             window: scenario.window,
+            topic: scenario.topic.map(|name| Topic::parse(name).expect("a topic's name")),
+            confirm: scenario.confirm,
+            kept: scenario.kept,
+            loses_log: scenario.loses_log,
+            reindexes: Vec::new(),
             eager: scenario.eager,
             follows: scenario.follows,
             thorough: scenario.thorough,
             sights: scenario.sights,
+            left_topic: false,
             silent: false,
             gaps_expected: false,
             verdict: OnceLock::new(),
         };
+        if let Some(topic) = world.topic.as_ref().filter(|_| scenario.came_before > 0) {
+            // Follows take a millisecond each.
+            let ms = world.pair.world.redis.unix_ms + 1;
+            world.pair.world.redis.topics.continue_after(topic, EntryId { ms, seq: scenario.came_before - 1 });
+        }
         for step in scenario.begin {
             world.step(*step);
             world.settle(false);
@@ -133,7 +175,9 @@ impl World {
     pub(crate) fn wrongs(&self) -> Vec<String> {
         let redis = &self.pair.world.redis;
         let robbed = redis.robbed.iter().map(|(device, id)| format!("trimmed: {id} was not acked by {device}"));
-        robbed.chain(self.pair.world.wrongs.iter().cloned()).collect()
+        let skipped =
+            redis.topics.skipped.iter().map(|(device, id)| format!("skipped: {id} was not acked by {device}"));
+        robbed.chain(skipped).chain(self.pair.world.wrongs.iter().cloned()).collect()
     }
 
     /// What is wrong when everything works again.
@@ -176,9 +220,18 @@ impl World {
                 may(step);
             }
             may(Step::Strike(device));
+            may(Step::AckNewest(device));
         }
         let rest = [Step::Publish, Step::Pass, Step::ExecuteDead, Step::DeleteInbox, Step::DeleteRecords];
         for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff]) {
+            may(step);
+        }
+        for way in [Way::Frame, Way::Call] {
+            for step in [Step::Follow(way), Step::Unfollow(way)] {
+                may(step);
+            }
+        }
+        for step in [Step::PublishToTopic, Step::Reindex, Step::Retain] {
             may(step);
         }
     }
@@ -199,7 +252,11 @@ impl World {
             Step::BreakData(node) => nodes[node].linked && nodes[node].flight() != (false, false),
             Step::Relink(node) => !nodes[node].linked,
             Step::ExecuteDead => self.pair.dead.iter().any(|node| node.flight().0),
-            Step::Ack(device) => self.clients[device].open && !self.clients[device].unacked.is_empty(),
+            Step::Ack(device) => self.clients[device].owes_acks(),
+            // Of one message, it is the same as acknowledging all.
+            Step::AckNewest(device) => self.clients[device].open && self.clients[device].follower.unacked.len() > 1,
+            Step::Follow(way) | Step::Unfollow(way) => self.may_follow(way),
+            Step::Reindex => !self.reindexes.is_empty(),
             Step::HangUp(device) => self.clients[device].open,
             Step::Forget(device) => self.clients[device].open && !self.clients[device].forgetting,
             Step::DeleteGroup(device) => known(device),
@@ -228,7 +285,8 @@ impl World {
                     pair.hang_up(*connection);
                 }
             }
-            Step::Ack(device) => self.ack(device),
+            Step::Ack(device) => self.ack(device, false),
+            Step::AckNewest(device) => self.ack(device, true),
             Step::Forget(device) => {
                 self.clients[device].forgetting = true;
                 self.clients[device].forgot = true;
@@ -281,6 +339,11 @@ impl World {
                 if let Some(older) = self.saved.take() {
                     pair.world.redis.rewind(&older);
                 }
+                if let Some(topic) = self.topic.as_ref().filter(|_| self.loses_log) {
+                    pair.world.redis.topics.lose_log(topic);
+                }
+                // By a slower clock, so that ids of the topic run backwards and none comes twice.
+                pair.world.redis.unix_ms -= u64::from(self.topic.is_some());
                 pair.nodes.iter_mut().for_each(Node::break_data);
                 pair.dead.clear();
                 self.lose(|_| true);
@@ -290,6 +353,11 @@ impl World {
                 pair.world.redis.strike_owner(DEVICES[device]);
                 self.silent = true;
             }
+            Step::PublishToTopic => self.publish_to_topic(),
+            Step::Follow(way) => self.follow(way, true),
+            Step::Unfollow(way) => self.follow(way, false),
+            Step::Reindex => drop(self.reindex()),
+            Step::Retain => self.retain(),
         }
         self.follow_up();
     }
@@ -327,7 +395,10 @@ impl World {
         for client in &mut self.clients {
             client.saw_stale &= self.sights.contains(&Sight::StaleEntries);
             client.saw_redelivery &= self.sights.contains(&Sight::Redelivery);
+            client.follower.saw_again &= self.sights.contains(&Sight::TopicAgain);
+            client.told_of_retention &= self.sights.contains(&Sight::RetentionTold);
         }
+        self.pair.world.redis.topics.wrote_late &= self.sights.contains(&Sight::LateCursor);
         self.pair.world.redis.trimmed_for_two &= self.sights.contains(&Sight::TrimForTwo);
     }
 
@@ -353,10 +424,18 @@ impl World {
         let current = client.open && client.connections.last() == Some(&connection);
         match frame {
             Some(frame) if current => {
-                let wrongs = client.take(&frame, self.gaps_expected);
+                let retention = frame["type"] == "gap" && frame["reason"] == "retention";
+                let told = retention && self.pair.world.redis.topics.has_trimmed;
+                if told {
+                    self.pair.world.redis.topics.note_told(DEVICES[device]);
+                }
+                client.told_of_retention |= told;
+                let since_ms = self.pair.world.redis.topics.left_at_ms;
+                let topic = self.topic.as_ref().map(|topic| (topic, since_ms));
+                let wrongs = client.take(&frame, self.gaps_expected || told, topic);
                 self.pair.world.wrongs.extend(wrongs);
             }
-            Some(frame) => client.take_older(connection, &frame),
+            Some(frame) => client.take_older(connection, &frame, self.topic.as_ref()),
             None if current => {
                 client.open = false;
                 match closed {
@@ -372,18 +451,10 @@ impl World {
     fn connect(&mut self, device: usize, node: usize) {
         let client = &mut self.clients[device];
         let mut members =
-            json!({"confirm": true, "instance": "tab", "seq": client.connections.len(), "window": self.window});
+            json!({"confirm": self.confirm, "instance": "tab", "seq": client.connections.len(), "window": self.window});
         if let Some(epoch) = &client.epoch {
             members["epoch"] = json!(epoch);
         }
         client.begin(self.pair.connect_as(node, DEVICES[device], members));
-    }
-
-    fn ack(&mut self, device: usize) {
-        let client = &mut self.clients[device];
-        let ids = std::mem::take(&mut client.unacked);
-        if let Some(connection) = client.connections.last() {
-            self.pair.ack(*connection, &ids);
-        }
     }
 }

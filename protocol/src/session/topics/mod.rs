@@ -8,6 +8,8 @@
 //! device. So a reply that is lost costs nothing but another read.
 
 mod batch;
+#[cfg(any(test, feature = "simulation"))]
+mod canonical;
 mod cursor;
 mod deliver;
 mod follow;

@@ -85,6 +85,12 @@ impl Outstanding {
         .collect()
     }
 
+    /// When things were sent is of interest for measurements only.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn forget_times(&mut self) {
+        self.0.iter_mut().for_each(|sent| sent.sent_ms = 0);
+    }
+
     pub(super) fn earliest_due_ms(&self) -> u64 {
         self.0.iter().filter(|sent| !sent.done).map(|sent| sent.due_ms).min().unwrap_or(u64::MAX)
     }

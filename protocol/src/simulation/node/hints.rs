@@ -5,10 +5,14 @@ use crate::simulation::fault::Fault;
 use crate::simulation::redis::Control;
 
 impl Node {
-    /// Subscribes to the inbox, if a session needs it.
+    /// Subscribes to the inbox and to topics, if a session needs it.
     pub fn subscribe(&mut self) -> bool {
-        if !self.linked || self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
+        if !self.linked {
             return false;
+        }
+        let to_topics = self.subscribe_to_topics();
+        if self.follow != Follow::No || self.sessions.iter().all(Option::is_none) {
+            return to_topics;
         }
         self.follow = Follow::Sent;
         true
@@ -16,10 +20,14 @@ impl Node {
 
     /// Redis executes the subscription: events follow the confirmation on the same connection.
     pub fn subscribed(&mut self) -> bool {
-        let sent = self.linked && self.follow == Follow::Sent;
-        if sent {
+        let sent = self.is_subscribing();
+        if self.linked && self.follow == Follow::Sent {
             self.follow = Follow::Confirmed;
             self.hints.push_back(Hint::Subscribed);
+        }
+        if sent {
+            let topics = self.confirm_topics();
+            self.hints.extend(topics.into_iter().map(Hint::TopicSubscribed));
         }
         sent
     }
@@ -29,6 +37,9 @@ impl Node {
         if self.linked && self.follow == Follow::Sent {
             self.follow = Follow::Confirmed;
             self.each(world, |session, _, _| session.handle_subscribed());
+        }
+        if self.linked {
+            self.confirm_topics().iter().for_each(|topic| self.wake_feed(topic));
         }
     }
 
@@ -44,7 +55,12 @@ impl Node {
                     self.with(world, key, |session, _, _| session.handle_wake());
                 }
             }
-            Hint::FlagsRestored => self.each(world, |session, now, _| session.handle_hints_lost(now)),
+            Hint::TopicWake(topic) | Hint::TopicSubscribed(topic) => self.wake_feed(&topic),
+            Hint::Control(Control::Topics) => self.each(world, |session, _, _| session.handle_topics_changed()),
+            Hint::FlagsRestored => {
+                self.lose_hints_of_feeds();
+                self.each(world, |session, now, _| session.handle_hints_lost(now));
+            }
             Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
             Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
             Hint::Control(Control::Release { .. }) if deaf => {}
@@ -60,6 +76,7 @@ impl Node {
             | Control::Removed { device, .. }
             | Control::Dismissed { device, .. }
             | Control::Gap { device, .. } => device.clone(),
+            Control::Topics => return,
         };
         let mut known = false;
         let fault = world.redis.fault;
@@ -82,6 +99,7 @@ impl Node {
                     session.handle_dismissed(generation, dismissal, actions);
                 }
                 Control::Gap { gap, .. } => session.handle_gap(Some(gap), actions),
+                Control::Topics => {}
             });
         }
         if !known && matches!(control, Control::Superseded { .. }) {
@@ -96,6 +114,7 @@ impl Node {
         if self.follow == Follow::Sent {
             self.follow = Follow::No;
         }
+        self.unlink_feeds();
     }
 
     /// The data connection is gone: whether the pipeline was executed stays unknown.
@@ -117,6 +136,7 @@ impl Node {
         self.linked = true;
         self.hints.clear();
         let primary = world.redis.recover();
+        self.relink_feeds(primary != self.primary);
         if primary != self.primary && world.redis.fault != Some(Fault::EpochUnnoticed) {
             self.primary = primary;
             self.each(world, |session, _, _| session.handle_epoch(primary));
@@ -126,6 +146,7 @@ impl Node {
             self.each(world, |session, _, _| session.handle_subscribed());
         }
         if world.redis.fault != Some(Fault::ForgetfulLink) {
+            self.lose_hints_of_feeds();
             self.each(world, |session, now, _| session.handle_hints_lost(now));
         }
         true

@@ -59,6 +59,11 @@ impl Redis {
             let rest = inbox.entries.keys().filter(|id| **id > last_delivered).copied();
             let pending = inbox.groups.get(device).into_iter().flat_map(|group| group.pending.keys().copied());
             self.owed.insert(device.to_owned(), rest.chain(pending).collect());
+            record.first_seen_ms = self.unix_ms;
+            record.topics_from_ms = if from_start { 0 } else { self.unix_ms };
+            if from_start {
+                self.topics.begin(device);
+            }
         }
         if made && known && self.has(Fault::RepairSilently) {
         } else if made && known {

@@ -8,6 +8,8 @@ use super::{DEVICES, World};
 /// Within which every lost hint is made good, and the time between two looks.
 const SWEPT_MS: u64 = 70_000;
 const SWEPT_STEP_MS: u64 = 5_000;
+/// Longer than cursors wait for more acks, or for another try.
+const FLUSHED_MS: u64 = 1_000;
 const ROUNDS_MAX: usize = 1_000;
 
 impl World {
@@ -18,10 +20,10 @@ impl World {
             for node in 0..self.pair.nodes.len() {
                 progress |= self.pair.settle_node(node);
             }
-            progress |= self.receive();
+            progress |= self.receive() | self.reindex();
             for device in 0..DEVICES.len() {
-                if acks && self.clients[device].open && !self.clients[device].unacked.is_empty() {
-                    self.ack(device);
+                if acks && self.clients[device].owes_acks() {
+                    self.ack(device, false);
                     progress = true;
                 }
             }
@@ -53,6 +55,11 @@ impl World {
             }
             self.settle(true);
         }
+        if self.topic.is_some() {
+            // Cursors that acks have moved are written together, or again.
+            self.pair.pass(FLUSHED_MS);
+            self.settle(true);
+        }
         if self.silent {
             for _ in 0..SWEPT_MS / SWEPT_STEP_MS {
                 self.pair.pass(SWEPT_STEP_MS);
@@ -60,7 +67,7 @@ impl World {
                 self.revive();
             }
         }
-        self.wrongs().into_iter().chain(self.undone()).collect()
+        self.wrongs().into_iter().chain(self.undone()).chain(self.undone_in_topic()).collect()
     }
 
     /// A device that is recorded as online although nothing is under way that would say otherwise.
