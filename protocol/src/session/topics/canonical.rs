@@ -1,6 +1,7 @@
 //! Forgets what makes no difference for anything that a session can still do with its topics, for tests that compare
 //! states.
 
+use super::list::FollowedTopics;
 use super::outstanding::Outstanding;
 use super::{Followed, Load, Topics};
 use crate::id::EntryId;
@@ -14,15 +15,19 @@ impl Topics {
         if self.followed.iter().filter(|followed| followed.wants_read()).count() < 2 {
             self.turn = 0;
         }
-        for followed in &mut self.followed {
+        let mut all = self.followed.take();
+        for followed in &mut all {
             followed.outstanding.forget_times();
             if !followed.reading {
                 followed.head_before = EntryId::MIN;
             }
+            if ended {
+                // Only cursors are written still.
+                followed.end();
+            }
         }
+        self.followed = FollowedTopics::new(all);
         if ended {
-            // Only cursors are written still.
-            self.followed.iter_mut().for_each(Followed::end);
             (self.load, self.changing, self.rewound) = (Load::Done, false, false);
             self.changes.clear();
             self.waiting.clear();
