@@ -63,6 +63,8 @@ pub enum Fault {
     CursorBeginsAtEnd,
     /// Acks in topics are confirmed when the cursor is sent, before it is written.
     ConfirmBeforeCursor,
+    /// Acks in topics are confirmed whatever the generation recorded after the cursor.
+    ConfirmCursorForAnyGeneration,
     /// A session's read of a topic passes what the node had seen when it came back, not when it was sent.
     ReadPassesWhatCameBack,
     /// What a node has read of a topic is handed out whatever a session was given before.

@@ -1,6 +1,7 @@
 //! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
 
 mod feeds;
+mod flight;
 mod hints;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,9 +11,10 @@ use super::fault::Fault;
 use super::redis::{Answer, Caller, Control, Redis};
 use crate::close::CloseCode;
 use crate::id::EntryId;
-use crate::session::{AckBatch, Action, Command, Failure, FollowChange, Now, Reply, Session, Urgency};
+use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
 use crate::topic::Topic;
-use feeds::{Feed, Wish};
+use feeds::Feed;
+use flight::{Flight, Item, confirm_early};
 
 /// What all nodes share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,84 +60,6 @@ pub struct Held {
     /// Pending when it attached: all of it must be handed out before a new entry is read.
     pending_first: Vec<EntryId>,
     handed: BTreeSet<EntryId>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Item {
-    Session {
-        key: usize,
-        command: Command,
-    },
-    Trim,
-    Release {
-        device: String,
-    },
-    Feed(Wish),
-    /// Bring the list of followers and the cursors up to date.
-    Reindex(FollowChange),
-}
-
-impl Item {
-    fn is_new_read(&self) -> bool {
-        matches!(self, Self::Session { command: Command::ReadNew { .. }, .. })
-    }
-
-    fn is_cursor(&self) -> bool {
-        matches!(self, Self::Session { command: Command::WriteCursor { .. }, .. })
-    }
-
-    fn is_attach(&self) -> bool {
-        matches!(self, Self::Session { command: Command::Attach(_), .. })
-    }
-
-    /// A copy of what it writes, if that is a cursor.
-    fn cursor(&self) -> Option<(usize, Command)> {
-        match self {
-            Self::Session { key, command: command @ Command::WriteCursor { .. } } => Some((*key, command.clone())),
-            _ => None,
-        }
-    }
-
-    /// A copy, if it reads new entries.
-    fn new_read(&self) -> Option<Self> {
-        match self {
-            Self::Session { key, command: Command::ReadNew { count } } => {
-                Some(Self::Session { key: *key, command: Command::ReadNew { count: *count } })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A planted bug: takes the confirmations out of an ack that is about to be sent.
-fn confirm_early(command: &mut Command) -> Option<AckBatch> {
-    let Command::Ack(batch) = command else { return None };
-    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
-    batch.confirmations.clear();
-    Some(copy)
-}
-
-/// The pipeline in flight.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Flight {
-    items: Vec<Item>,
-    /// To those that Redis has executed.
-    answers: Vec<Answer>,
-    /// Its connection is dead: it will fail.
-    killed: bool,
-}
-
-impl Flight {
-    fn is_executed(&self) -> bool {
-        self.answers.len() == self.items.len()
-    }
-
-    /// Up to where Redis executes it at once.
-    fn next_end(&self, torn: bool) -> usize {
-        let is_rest = |item: &Item| item.is_cursor() || !matches!(item, Item::Session { .. });
-        let rest = self.items.iter().position(is_rest).filter(|rest| torn && self.answers.len() < *rest);
-        rest.unwrap_or(self.items.len())
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -405,10 +329,12 @@ impl Node {
                 }
                 let caller = Caller { owner, device: &held.device, nonce: held.nonce };
                 let mut answer = world.redis.execute(caller, command);
-                if let Reply::Acked { generation: Some(generation), .. }
-                | Reply::CursorWritten { generation: Some(generation) } = &mut answer
-                    && world.redis.fault == Some(Fault::ConfirmForAnyGeneration)
-                {
+                let (recorded, unseen) = match &mut answer {
+                    Reply::Acked { generation, .. } => (generation.as_mut(), Fault::ConfirmForAnyGeneration),
+                    Reply::CursorWritten { generation } => (generation.as_mut(), Fault::ConfirmCursorForAnyGeneration),
+                    _ => (None, Fault::ConfirmForAnyGeneration),
+                };
+                if let Some(generation) = recorded.filter(|_| world.redis.fault == Some(unseen)) {
                     *generation = held.session.generation();
                 }
                 if let Reply::Attached(_) = &answer {

@@ -34,6 +34,7 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::CursorPassesUnacked, scenario::topic_takeover()),
         (Fault::CursorBeginsAtEnd, scenario::topic_subscription()),
         (Fault::ConfirmBeforeCursor, scenario::topic_crash()),
+        (Fault::ConfirmCursorForAnyGeneration, scenario::topic_takeover()),
         (Fault::ReadPassesWhatCameBack, scenario::topic_window()),
         (Fault::BatchWithoutPlace, scenario::topic_window()),
         (Fault::FollowSilently, scenario::topic_hints()),

@@ -97,6 +97,7 @@ finds! {
     a_cursor_that_passes_what_is_not_acked_is_found: CursorPassesUnacked => "skipped";
     a_follower_that_begins_at_the_end_of_the_log_is_found: CursorBeginsAtEnd => "undelivered";
     an_ack_that_is_confirmed_before_its_cursor_is_found: ConfirmBeforeCursor => "redelivered";
+    an_ack_that_is_confirmed_for_any_generation_after_its_cursor_is_found: ConfirmCursorForAnyGeneration => "redelivered";
     a_read_that_passes_what_came_back_is_found: ReadPassesWhatCameBack => "undelivered" | "skipped";
     a_batch_that_is_handed_out_anywhere_is_found: BatchWithoutPlace => "undelivered" | "skipped";
     a_follow_that_is_told_to_nobody_is_found: FollowSilently => "undelivered";
