@@ -14,6 +14,7 @@ mod ownership;
 mod publish_once;
 mod receipts;
 mod tend;
+mod topics;
 mod trim;
 
 use futures_util::StreamExt;
