@@ -35,9 +35,11 @@ local function follow(keys, argv)
   local names, told = {}, {}
   for device, record in pairs(records) do
     names[#names + 1] = device
-    if #added + #removed > 0 and record.owner ~= '' and record.owner ~= request.owner and not told[record.owner] then
-      told[record.owner] = true
-      tell(request.channels, record.owner, { kind = 'topics', user = request.user })
+    -- Who was judged dead may only have been paused, and would hear of it with its sweep.
+    local owner = record.owner ~= '' and record.owner or record.struck
+    if #added + #removed > 0 and owner and owner ~= request.owner and not told[owner] then
+      told[owner] = true
+      tell(request.channels, owner, { kind = 'topics', user = request.user })
     end
   end
   return { 'ok', added, removed, names, now }

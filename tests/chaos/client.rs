@@ -161,7 +161,7 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
     let mut rng = fastrand::Rng::with_seed(spec.seed ^ spec.number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let instance = format!("{}-{}", spec.number, spec.seed);
     let mut mood = ground.mood.clone();
-    let (mut epoch, mut ceiling) = (None, BACKOFF_MIN);
+    let (mut epoch, mut ceiling) = (None::<String>, BACKOFF_MIN);
     for seq in 1_u64.. {
         let wanted = |mood: &Mood| mood.stop || mood.twin || spec.group != Group::SecondTwin;
         if !mood.wait_for(wanted).await.is_ok_and(|mood| !mood.stop) {
@@ -175,6 +175,7 @@ pub(crate) async fn live(spec: Spec, ground: Ground) {
             device: spec.device.clone(),
             node: node.clone(),
             group: spec.group.name().to_owned(),
+            returns: epoch.is_some(),
         });
         let stay = Duration::from_secs(rng.u64(STAY_SECONDS));
         let (ending, ready, retry_after) = match timeout(spec.group.patience(), open(&spec, *address)).await {

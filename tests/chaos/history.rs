@@ -95,6 +95,8 @@ pub(crate) enum Event {
         device: String,
         node: String,
         group: String,
+        /// Its client remembers an epoch, and so that it was here before.
+        returns: bool,
     },
     /// Its `ready` frame. Later gap frames with another epoch change the connection's epoch.
     Ready {

@@ -186,3 +186,13 @@ fn an_unfinished_history_says_so_and_accuses_nobody_of_loss() {
     assert!(verdict.is_clean() && !verdict.complete, "{verdict}");
     assert_eq!(verdict.counts.undecided, 1, "{verdict}");
 }
+
+// A client that names no epoch is not told of what it does not know: it looks like a new one, and is one.
+#[test]
+fn a_client_that_has_forgotten_everything_begins_anew_if_redis_has_as_well() {
+    let mut story = Story::with_alice();
+    let from_us = story.now_us();
+    story.closed(1).accept("a", 1).losing_fault(1, "all", from_us).healed(1).accept("b", 2);
+    story.connect_anew(2, "alice", "phone").ready(2, "e2", true).accept("c", 3).message(2, "c", 3, 1);
+    assert_eq!(story.drained_and_over().passes().counts.delivered, 1);
+}

@@ -224,3 +224,21 @@ fn a_history_that_contradicts_itself() {
     Story::with_alice().published("a", 1).drained_and_over().shows("bad_history");
     Story::with_alice().healed(1).drained_and_over().shows("bad_history");
 }
+
+#[test]
+fn a_device_that_is_said_to_be_new_although_nothing_had_lost_it() {
+    for returns in [true, false] {
+        let mut story = Story::with_alice();
+        story.closed(1);
+        if returns {
+            story.connect(2, "alice", "phone")
+        } else {
+            story.connect_anew(2, "alice", "phone")
+        };
+        story.ready(2, "e1", true).drained_and_over().shows("made_anew");
+    }
+    let mut story = Story::with_alice();
+    story.closed(1).losing_fault(1, "all", 0).healed(1).connect(2, "alice", "phone").ready(2, "e2", true);
+    story.gap(2, "e2", "epoch", 0).closed(2).connect(3, "alice", "phone").ready(3, "e2", true);
+    story.drained_and_over().shows("made_anew");
+}

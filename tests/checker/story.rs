@@ -130,9 +130,18 @@ impl Story {
     }
 
     pub(crate) fn connect_as(&mut self, group: &str, connection: u64, user: &str, device: &str) -> &mut Self {
+        self.connect_with(group, connection, user, device, true)
+    }
+
+    /// A client that has forgotten everything.
+    pub(crate) fn connect_anew(&mut self, connection: u64, user: &str, device: &str) -> &mut Self {
+        self.connect_with("healthy", connection, user, device, false)
+    }
+
+    fn connect_with(&mut self, group: &str, connection: u64, user: &str, device: &str, returns: bool) -> &mut Self {
         let (user, device) = (user.to_owned(), device.to_owned());
         let (node, group) = ("node-1".to_owned(), group.to_owned());
-        self.event(Event::Connect { connection, user, device, node, group })
+        self.event(Event::Connect { connection, user, device, node, group, returns })
     }
 
     pub(crate) fn ready(&mut self, connection: u64, epoch: &str, created: bool) -> &mut Self {

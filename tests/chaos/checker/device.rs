@@ -19,6 +19,8 @@ pub(crate) struct Device {
     pub(super) connect_us: u64,
     pub(crate) ready_us: u64,
     pub(super) created: bool,
+    /// When a `ready` last said that it is new.
+    pub(super) created_us: u64,
     pub(super) created_generation: u64,
     /// The highest generation that a `ready` named: connections below it are superseded.
     pub(super) generation: u64,
@@ -75,6 +77,7 @@ impl Device {
             connect_us: now_us,
             ready_us: 0,
             created: false,
+            created_us: 0,
             created_generation: 0,
             generation: 0,
             last_ready_us: 0,

@@ -10,7 +10,10 @@ struct Connection {
     user: u32,
     device: usize,
     group: u32,
+    connect_line: u64,
     connect_us: u64,
+    /// Its client remembers that it was here before.
+    returns: bool,
     ready: Option<Ready>,
     open: bool,
     closed: bool,
@@ -95,7 +98,7 @@ impl Devices {
         (line, now_us): (u64, u64),
         connection: u64,
         (user, name): (u32, u32),
-        group: u32,
+        (group, returns): (u32, bool),
     ) -> bool {
         let device = self.present_or_new((line, now_us), user, name, group);
         self.all[device].group = group;
@@ -103,7 +106,9 @@ impl Devices {
             user,
             device,
             group,
+            connect_line: line,
             connect_us: now_us,
+            returns,
             ready: None,
             open: false,
             closed: false,
@@ -130,13 +135,20 @@ impl Devices {
         created: bool,
     ) -> bool {
         let Some(begun) = self.connections.get(&connection) else { return false };
-        let (mut index, group) = (begun.device, begun.group);
+        let (mut index, group, begin) = (begun.device, begun.group, (begun.connect_line, begun.connect_us));
+        let (user, name) = (self.all[index].user, self.all[index].name);
+        if created && !begun.returns && self.all[index].ready_line.is_some() {
+            // To Redis it is new, and to its client as well.
+            self.forgotten(line, user, name);
+        }
         if self.all[index].forgotten_line.is_some() {
             // Forgotten while this one was connecting: it made the device anew.
-            let (user, name) = (self.all[index].user, self.all[index].name);
-            index = self.present_or_new((line, now_us), user, name, group);
+            index = self.present_or_new(begin, user, name, group);
         }
         let device = &mut self.all[index];
+        if created {
+            device.created_us = now_us;
+        }
         if device.ready_line.is_none() {
             device.ready_line = Some(line);
             device.ready_us = now_us;
@@ -197,6 +209,12 @@ impl Devices {
             (*told, *told_us) = ((*told).max(count), now_us);
         }
         true
+    }
+
+    /// Since when Redis knows the device of a connection, if it does.
+    pub(crate) fn known_since(&self, connection: u64) -> Option<u64> {
+        let device = &self.all[self.connections.get(&connection)?.device];
+        device.ready_line.filter(|_| device.forgotten_line.is_none()).map(|_| device.created_us)
     }
 
     /// User and device of a connection.

@@ -115,6 +115,12 @@ impl Faults {
         (fault.loses_from_us.is_some() && fault.user.is_none()).then_some(fault.from_us)
     }
 
+    /// Whether everything may have been lost since a moment.
+    pub(crate) fn may_have_lost_everything(&self, since_us: u64) -> bool {
+        let everything = |fault: &Fault| fault.loses_from_us.is_some() && fault.user.is_none();
+        self.all.iter().any(|fault| everything(fault) && fault.healed_us >= since_us)
+    }
+
     /// Indexes among which are all faults that cover this moment, which must be the latest that was asked for.
     pub(crate) fn around(&mut self, now_us: u64) -> Range<u32> {
         let all = &self.all;

@@ -149,15 +149,19 @@ impl Checker {
                 let known = self.messages.find(tag).is_some();
                 self.require(known, "an answer to what nobody sent");
             }
-            Event::Connect { connection, user, device, group, .. } => {
+            Event::Connect { connection, user, device, group, returns, .. } => {
                 let device = (self.names.number(user), self.names.number(device));
                 self.rivals.connect(now_us, *connection, device, group);
                 let group = self.names.number(group);
-                let fresh = self.devices.connect((number, now_us), *connection, device, group);
+                let fresh = self.devices.connect((number, now_us), *connection, device, (group, *returns));
                 self.require(fresh, "a connection's number came twice");
             }
             Event::Ready { connection, epoch, generation, created } => {
                 let epoch = self.epochs.number(epoch);
+                let since_us = self.devices.known_since(*connection).filter(|_| *created);
+                if since_us.is_some_and(|since_us| !self.faults.may_have_lost_everything(since_us)) {
+                    self.made_anew(*connection);
+                }
                 let known = self.devices.ready((number, now_us), *connection, epoch, *generation, *created);
                 self.rivals.ready(now_us, *connection, *generation);
                 self.require(known, "ready without a connect");
@@ -296,6 +300,12 @@ impl Checker {
             let whose = Whose { user: user.to_owned(), device: device.to_owned() };
             self.verdict.violate(Violation::ReceiptUnfounded { whose, id: id.to_owned() });
         }
+    }
+
+    fn made_anew(&mut self, connection: u64) {
+        let Some((user, device)) = self.devices.of(connection) else { return };
+        let whose = Whose { user: self.names.name(user).to_owned(), device: self.names.name(device).to_owned() };
+        self.verdict.violate(Violation::MadeAnew { whose, connection });
     }
 
     fn wrong_session(&mut self, wrong: Wrong, connection: u64, user: u32, device: u32) {

@@ -49,6 +49,11 @@ pub(crate) enum Violation {
         tag: String,
         topic: String,
     },
+    /// A device that Redis knew is said to be new, although nothing had lost it.
+    MadeAnew {
+        whose: Whose,
+        connection: u64,
+    },
     OutOfOrder {
         whose: Whose,
         epoch: String,
@@ -152,6 +157,7 @@ impl Violation {
             Self::Stuck { .. } => "stuck",
             Self::NotRepeated { .. } => "not_repeated",
             Self::NotFollowed { .. } => "not_followed",
+            Self::MadeAnew { .. } => "made_anew",
             Self::OutOfOrder { .. } => "out_of_order",
             Self::RepeatedAsNew { .. } => "repeated_as_new",
             Self::RepeatedAfterAck { .. } => "repeated_after_ack",
@@ -195,6 +201,12 @@ impl fmt::Display for Violation {
                 write!(
                     out,
                     "{whose} got {tag} of {topic} on connection {connection}, which its user did not follow then"
+                )
+            }
+            Self::MadeAnew { whose, connection } => {
+                write!(
+                    out,
+                    "{whose} is said to be new on connection {connection}, which it was not, and nothing lost it"
                 )
             }
             Self::OutOfOrder { whose, epoch, connection, tag, id, after } => write!(

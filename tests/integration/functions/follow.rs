@@ -270,3 +270,23 @@ async fn a_follow_with_bad_arguments_or_keys_of_another_type_is_refused() {
     assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
     assert_eq!(library.query::<String>(&["GET", &devices]).await, "a text");
 }
+
+#[tokio::test]
+async fn whoever_holds_a_device_hears_of_a_change_also_if_it_was_judged_dead() {
+    let mut library = Library::start().await;
+    library.attached(Attach { owner: "n1:r.0", ..Attach::new("web", "n1") }).await;
+    library.attached(Attach { owner: "n2:r.0", ..Attach::new("phone", "n2") }).await;
+    // It may only have been paused, and looks after its sessions again.
+    library.set_record("web", "owner", json!("")).await;
+    library.set_record("web", "struck", json!("n1:r.0")).await;
+    let mut controls = [library.listen("n1:r.0").await, library.listen("n2:r.0").await];
+    let room = Follow { follow: &["room"], ..Follow::default() };
+    library.follow(room).await;
+    for control in &mut controls {
+        assert_eq!(control.next().await, json!({ "kind": "topics", "user": USER }));
+    }
+    library.follow(room).await;
+    for control in &mut controls {
+        control.nothing_more(&mut library).await;
+    }
+}
