@@ -24,13 +24,7 @@ const CURSORS_WRITTEN: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchError> {
-    let clients = ClientsOptions {
-        users: options.users,
-        devices: 1,
-        workers: options.workers,
-        connect_rate: options.connect_rate,
-        confirm: false,
-    };
+    let clients = ClientsOptions::one_device_each(options.users, options.workers, options.connect_rate);
     let mut stage = Stage::open(&options.cluster, &clients, None).await?;
     stage.connect(options.connect_rate.get()).await?;
     stage.crew.during(CALM, |_| {}).await?;

@@ -156,6 +156,13 @@ pub struct ClientsOptions {
     pub confirm: bool,
 }
 
+impl ClientsOptions {
+    /// Users with one device each, which ask for no confirmations.
+    pub(crate) fn one_device_each(users: NonZeroU32, workers: Option<NonZeroU32>, connect_rate: NonZeroU32) -> Self {
+        Self { users, devices: 1, workers, connect_rate, confirm: false }
+    }
+}
+
 /// Who publishes, and what.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Messages")]

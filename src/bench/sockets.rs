@@ -13,13 +13,7 @@ pub(crate) async fn run(options: &SocketsOptions) -> Result<Outcome, BenchError>
     if options.every.0.is_zero() {
         return Err(BenchError::Usage("--every must be more than nothing".to_owned()));
     }
-    let clients = ClientsOptions {
-        users: options.users,
-        devices: 1,
-        workers: options.workers,
-        connect_rate: options.connect_rate,
-        confirm: false,
-    };
+    let clients = ClientsOptions::one_device_each(options.users, options.workers, options.connect_rate);
     // One pipelined connection in each worker, or some kept HTTP connections.
     let producers = if options.via == Via::Xadd { 1 } else { 64 };
     let producers = std::num::NonZeroU32::new(producers).unwrap_or(std::num::NonZeroU32::MIN);

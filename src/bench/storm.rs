@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::clock::{now_us, us};
+use super::costs;
 use super::deliver::{START_DELAY, memory_figures};
 use super::options::StormOptions;
 use super::outcome::Outcome;
@@ -47,19 +48,7 @@ pub(crate) async fn run(options: &StormOptions) -> Result<Outcome, BenchError> {
         findings.figure("Throughput", "ready_rate", "clients ready", devices as f64 / seconds, Unit::PerSecond);
     }
     let group = "CPU of one client: its end and its return";
-    let each = |before: Option<Duration>, after: Option<Duration>| {
-        Some(after?.saturating_sub(before?).as_secs_f64() * 1_000_000.0 / devices as f64)
-    };
-    let parts = [
-        ("cpu_nodes", "nodes", each(before.nodes_cpu, after.nodes_cpu)),
-        ("cpu_redis", "Redis", each(before.redis_cpu, after.redis_cpu)),
-        ("cpu_workers", "this load client", each(Some(before.workers_cpu), Some(after.workers_cpu))),
-    ];
-    for (key, name, value) in parts {
-        if let Some(value) = value {
-            findings.figure(group, key, name, value, Unit::Microseconds);
-        }
-    }
+    costs::cpu_each(&mut findings, (group, ""), (&before, &after), devices);
     memory_figures(&mut findings, &after);
     let troubles: u64 = total.troubles.values().sum();
     findings.figure("Counts", "connected", "connected at the end", total.connected as f64, Unit::Count);

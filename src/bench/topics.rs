@@ -41,13 +41,7 @@ pub(crate) async fn run(options: &TopicsOptions) -> Result<Outcome, BenchError> 
         return Err(BenchError::Usage(format!("--each is at most --topics, and at most {EACH_MAX}")));
     }
     let has_crowd = options.offline > 0;
-    let clients = ClientsOptions {
-        users: options.users,
-        devices: 1,
-        workers: options.workers,
-        connect_rate: options.connect_rate,
-        confirm: false,
-    };
+    let clients = ClientsOptions::one_device_each(options.users, options.workers, options.connect_rate);
     let mut stage = Stage::open(&cluster(options), &clients, None).await?;
     let Some(redis) = stage.cluster.redis().cloned() else {
         return Err(BenchError::Usage("messages are appended by XADD: --redis is needed".to_owned()));
