@@ -82,7 +82,7 @@ fn tell(steps: &[Step]) -> Story {
     story
 }
 
-fn tag(id: u64) -> String {
+pub(crate) fn tag(id: u64) -> String {
     format!("t{id}")
 }
 
@@ -151,17 +151,7 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
             edit(&mut lines[at], &|id, _, _| id.push('7'));
             Some(&["wrong_id", "several_ids"])
         }
-        Wrong::AfterAck => {
-            let confirmed = |line: &Line| matches!(&line.event, Event::Acked { ids, .. } if ids.contains(&hit_id));
-            let acked = lines.iter().position(confirmed)?;
-            let Event::Acked { connection, .. } = lines[acked].event else { return None };
-            let mut again = message;
-            if let Event::Message { connection: on, attempt, .. } = &mut again.event {
-                (*on, *attempt) = (connection, 2);
-            }
-            lines.insert(acked + 1, again);
-            Some(&["repeated_after_ack"])
-        }
+        Wrong::AfterAck => repeat_after_ack(lines, message, &hit_id),
         Wrong::RefusedCame => {
             let refused = lines.iter().position(|line| matches!(line.event, Event::Refused { .. }))?;
             let Event::Refused { tag: refused_tag, .. } = lines[refused].event.clone() else { return None };
@@ -172,6 +162,19 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
             Some(&["refused_but_delivered"])
         }
     }
+}
+
+/// Repeats a message behind the confirmation of its ack, on the same connection.
+pub(crate) fn repeat_after_ack(lines: &mut Vec<Line>, message: Line, id: &String) -> Option<&'static [&'static str]> {
+    let confirmed = |line: &Line| matches!(&line.event, Event::Acked { ids, .. } if ids.contains(id));
+    let acked = lines.iter().position(confirmed)?;
+    let Event::Acked { connection, .. } = lines[acked].event else { return None };
+    let mut again = message;
+    if let Event::Message { connection: on, attempt, .. } = &mut again.event {
+        (*on, *attempt) = (connection, 2);
+    }
+    lines.insert(acked + 1, again);
+    Some(&["repeated_after_ack"])
 }
 
 proptest! {

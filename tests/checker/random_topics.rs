@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::history::{Event, Heard, Line, Outcome};
+use super::random::{repeat_after_ack, tag};
 use super::story::Story;
 
 const NEWS: &str = "news";
@@ -132,10 +133,6 @@ fn tell(steps: &[Step]) -> Story {
     story
 }
 
-fn tag(id: u64) -> String {
-    format!("t{id}")
-}
-
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
 enum Wrong {
@@ -209,17 +206,7 @@ fn plant(lines: &mut Vec<Line>, wrong: Wrong, place: Index) -> Option<&'static [
             lines.insert(later, earlier);
             Some(&["out_of_order", "repeated_as_new", "repeated_after_ack"])
         }
-        Wrong::AfterAck => {
-            let confirmed = |line: &Line| matches!(&line.event, Event::Acked { ids, .. } if ids.contains(&hit));
-            let acked = lines.iter().position(confirmed)?;
-            let Event::Acked { connection, .. } = lines[acked].event else { return None };
-            let mut again = message;
-            if let Event::Message { connection: on, attempt, .. } = &mut again.event {
-                (*on, *attempt) = (connection, 2);
-            }
-            lines.insert(acked + 1, again);
-            Some(&["repeated_after_ack"])
-        }
+        Wrong::AfterAck => repeat_after_ack(lines, message, &hit),
         Wrong::Foreign => {
             let mut story = Story::new();
             story.connect(99, "bob", "phone").ready(99, "e1", true);
