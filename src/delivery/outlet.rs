@@ -21,22 +21,22 @@ const TAKE_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Outlet {
     state: Mutex<State>,
-    line: Option<Arc<dyn Line>>,
+    writer: Option<Arc<dyn Writer>>,
 }
 
 /// The shard's own way to a client, past the transport's task.
-pub trait Line: fmt::Debug + Send + Sync {
+pub trait Writer: fmt::Debug + Send + Sync {
     /// Writes frames if they can go at once, all before anything that the transport writes later. `scratch` is for
     /// the implementation's use.
     fn write(&self, frames: &[Frame], scratch: &mut Vec<u8>) -> Written;
 }
 
-/// What became of frames that a line was given.
+/// What became of frames that a writer was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The socket has them.
     All,
-    /// The line has them; the transport must flush it.
+    /// The writer has begun them; the transport must flush the rest.
     Part,
     /// They must go the transport's way.
     Nothing,
@@ -47,7 +47,7 @@ struct State {
     frames: Vec<Frame>,
     /// Bytes of these.
     queued: usize,
-    /// Bytes that the line has and the transport was not told of.
+    /// Bytes that the writer has begun and the transport was not told of.
     begun: usize,
     /// Bytes that the transport took, and has not yet written to the socket.
     taken: usize,
@@ -114,7 +114,7 @@ impl Frame {
 /// What a transport has to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Bytes that the line holds, which must be flushed first.
+    /// Bytes that the writer has begun, which must be flushed first.
     pub begun: usize,
     /// Text frames, in order.
     pub frames: Vec<Frame>,
@@ -123,10 +123,10 @@ pub struct Outgoing {
 }
 
 impl Outlet {
-    /// An empty outlet. Without a line, all goes through the transport's task.
+    /// An empty outlet. Without a writer, all goes through the transport's task.
     #[must_use]
-    pub fn new(line: Option<Arc<dyn Line>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), line })
+    pub fn new(writer: Option<Arc<dyn Writer>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), writer })
     }
 
     // A panic while the lock is held cannot leave the state half changed: no code in between can panic.
@@ -154,8 +154,8 @@ impl Outlet {
             return false;
         }
         let is_alone = state.begun + state.taken == 0 && state.close.is_none() && state.queued <= TAKE_BYTES_MAX;
-        let written = match &self.line {
-            Some(line) if is_alone => line.write(&state.frames, scratch),
+        let written = match &self.writer {
+            Some(writer) if is_alone => writer.write(&state.frames, scratch),
             _ => Written::Nothing,
         };
         if written != Written::Nothing {
@@ -244,11 +244,11 @@ mod tests {
         Frame::Own("x".repeat(length))
     }
 
-    /// A line to which the same happens always.
+    /// A writer to which the same happens always.
     #[derive(Debug)]
     struct Always(Written);
 
-    impl Line for Always {
+    impl Writer for Always {
         fn write(&self, _: &[Frame], _: &mut Vec<u8>) -> Written {
             self.0
         }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_line_writes_at_once_is_nothing_to_the_transport() {
+    fn what_the_writer_writes_at_once_is_nothing_to_the_transport() {
         let outlet = outlet(Written::All);
         assert!(outlet.push(text(OUTLET_BYTES_MAX + 1)));
         assert!(!outlet.push(text(1)), "one call writes both");
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_the_line_began_is_flushed_before_the_next() {
+    fn a_frame_that_the_writer_began_is_flushed_before_the_next() {
         let outlet = outlet(Written::Part);
         assert!(outlet.push(text(5)));
         assert!(!outlet.write_out(&mut Vec::new()));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_stays_aside_while_the_transport_writes() {
+    fn the_writer_stays_aside_while_the_transport_writes() {
         let outlet = outlet(Written::All);
         assert!(outlet.push(text(1)));
         assert!(take(&outlet).is_ready());

@@ -1,4 +1,4 @@
-//! A WebSocket's way out, which the connection's task and its shard share.
+//! A WebSocket's socket, whose way out the connection's task and its shard share.
 //!
 //! The shard writes frames by itself while the socket takes them at once: to wake up the task for each would cost more
 //! than the write. Whatever the socket does not take, and all that is no ordinary frame, is the task's. Invariant: no
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::delivery::outlet::{Frame, Line, Written};
+use crate::delivery::outlet::{Frame, Writer, Written};
 
 /// First byte of a text frame that is a whole message, and the marks of longer lengths (RFC 6455, section 5.2).
 const WHOLE_TEXT: u8 = 0x81;
@@ -22,11 +22,11 @@ const LENGTH_IN_8_BYTES: u8 = 127;
 
 /// The way out of one connection; nothing goes once it was cut.
 #[derive(Debug)]
-pub(super) struct SharedLine(Mutex<Option<Writer>>);
+pub(super) struct SharedWriter(Mutex<Option<Half>>);
 
 #[derive(Debug)]
-struct Writer {
-    half: OwnedWriteHalf,
+struct Half {
+    socket: OwnedWriteHalf,
     /// What is left of frames that the shard began.
     rest: Vec<u8>,
     /// Whether the task has bytes that the socket did not take yet.
@@ -35,30 +35,30 @@ struct Writer {
     is_closing: bool,
 }
 
-impl SharedLine {
+impl SharedWriter {
     // A panic while the lock is held cannot leave the state half changed: no code in between can panic.
-    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+    fn half(&self) -> MutexGuard<'_, Option<Half>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the socket go, whoever still holds the line.
+    /// Lets the socket go, whoever still holds its writer.
     fn cut(&self) {
-        if let Some(writer) = self.writer().take() {
-            writer.half.forget();
+        if let Some(half) = self.half().take() {
+            half.socket.forget();
         }
     }
 }
 
-impl Line for SharedLine {
+impl Writer for SharedWriter {
     fn write(&self, frames: &[Frame], scratch: &mut Vec<u8>) -> Written {
-        let mut writer = self.writer();
-        let Some(writer) = writer.as_mut().filter(|writer| writer.is_free()) else { return Written::Nothing };
+        let mut half = self.half();
+        let Some(half) = half.as_mut().filter(|half| half.is_free()) else { return Written::Nothing };
         scratch.clear();
         frames.iter().for_each(|frame| encode(frame.as_bytes(), scratch));
-        match writer.half.try_write(scratch) {
+        match half.socket.try_write(scratch) {
             Ok(count) if count == scratch.len() => Written::All,
             Ok(count) if count > 0 => {
-                writer.rest = scratch[count..].to_vec();
+                half.rest = scratch[count..].to_vec();
                 Written::Part
             }
             // If the connection is broken, the task will see that, too.
@@ -83,14 +83,14 @@ fn encode(text: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(text);
 }
 
-impl Writer {
+impl Half {
     fn is_free(&self) -> bool {
         !self.is_held && !self.is_closing && self.rest.is_empty()
     }
 
     fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.rest.is_empty() {
-            let count = ready!(Pin::new(&mut self.half).poll_write(context, &self.rest))?;
+            let count = ready!(Pin::new(&mut self.socket).poll_write(context, &self.rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -103,45 +103,45 @@ impl Writer {
 
 /// The task's end of a connection. Dropping it ends the connection.
 #[derive(Debug)]
-pub(super) struct LineStream {
+pub(super) struct SharedStream {
     reader: OwnedReadHalf,
-    line: Arc<SharedLine>,
+    writer: Arc<SharedWriter>,
 }
 
-impl LineStream {
-    pub(super) fn new(stream: TcpStream) -> (Self, Arc<SharedLine>) {
-        let (reader, half) = stream.into_split();
-        let line = Arc::new(SharedLine(Mutex::new(Some(Writer {
-            half,
+impl SharedStream {
+    pub(super) fn new(stream: TcpStream) -> (Self, Arc<SharedWriter>) {
+        let (reader, socket) = stream.into_split();
+        let writer = Arc::new(SharedWriter(Mutex::new(Some(Half {
+            socket,
             rest: Vec::new(),
             is_held: false,
             is_closing: false,
         }))));
-        (Self { reader, line: line.clone() }, line)
+        (Self { reader, writer: writer.clone() }, writer)
     }
 
     /// Takes nothing of the shard's any more: a close frame is due.
     pub(super) fn begin_close(&self) {
-        if let Some(writer) = self.line.writer().as_mut() {
-            writer.is_closing = true;
+        if let Some(half) = self.writer.half().as_mut() {
+            half.is_closing = true;
         }
     }
 
-    fn poll_writer<T>(&self, work: impl FnOnce(&mut Writer) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match self.line.writer().as_mut() {
-            Some(writer) => work(writer),
+    fn poll_half<T>(&self, work: impl FnOnce(&mut Half) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match self.writer.half().as_mut() {
+            Some(half) => work(half),
             None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 }
 
-impl Drop for LineStream {
+impl Drop for SharedStream {
     fn drop(&mut self) {
-        self.line.cut();
+        self.writer.cut();
     }
 }
 
-impl AsyncRead for LineStream {
+impl AsyncRead for SharedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -151,29 +151,29 @@ impl AsyncRead for LineStream {
     }
 }
 
-impl AsyncWrite for LineStream {
+impl AsyncWrite for SharedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_writer(|writer| {
-            writer.is_held = true;
-            ready!(writer.poll_rest(context))?;
-            let count = ready!(Pin::new(&mut writer.half).poll_write(context, bytes))?;
-            writer.is_held = count < bytes.len();
+        self.poll_half(|half| {
+            half.is_held = true;
+            ready!(half.poll_rest(context))?;
+            let count = ready!(Pin::new(&mut half.socket).poll_write(context, bytes))?;
+            half.is_held = count < bytes.len();
             Poll::Ready(Ok(count))
         })
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_writer(|writer| writer.poll_rest(context))
+        self.poll_half(|half| half.poll_rest(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_writer(|writer| {
-            ready!(writer.poll_rest(context))?;
-            Pin::new(&mut writer.half).poll_shutdown(context)
+        self.poll_half(|half| {
+            ready!(half.poll_rest(context))?;
+            Pin::new(&mut half.socket).poll_shutdown(context)
         })
     }
 }
 
 #[cfg(test)]
-#[path = "line_tests.rs"]
+#[path = "shared_stream_tests.rs"]
 mod tests;

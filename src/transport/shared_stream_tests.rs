@@ -12,8 +12,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::{LineStream, SharedLine};
-use crate::delivery::outlet::{Frame, Line as _, Written};
+use super::{SharedStream, SharedWriter};
+use crate::delivery::outlet::{Frame, Writer as _, Written};
 
 const FRAMES: usize = 1_000;
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -35,7 +35,7 @@ fn text(number: usize) -> String {
     format!("{number:>8}{}", "x".repeat(length))
 }
 
-async fn write_all(stream: LineStream, line: Arc<SharedLine>) -> [usize; 3] {
+async fn write_all(stream: SharedStream, writer: Arc<SharedWriter>) -> [usize; 3] {
     let config = WebSocketConfig::default().write_buffer_size(0);
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let mut scratch = Vec::new();
@@ -49,9 +49,11 @@ async fn write_all(stream: LineStream, line: Arc<SharedLine>) -> [usize; 3] {
                 Poll::Ready(())
             })
             .await;
+            // Now there is room again, and the shard must not take it.
+            socket.get_ref().reader.as_ref().writable().await.expect("writable");
             continue;
         }
-        let written = line.write(&[Frame::Own(text(number))], &mut scratch);
+        let written = writer.write(&[Frame::Own(text(number))], &mut scratch);
         counts[written as usize] += 1;
         match written {
             Written::All => {}
@@ -63,7 +65,7 @@ async fn write_all(stream: LineStream, line: Arc<SharedLine>) -> [usize; 3] {
     }
     socket.get_ref().begin_close();
     socket.close(None).await.expect("close");
-    assert_eq!(line.write(&[Frame::Own("late".to_owned())], &mut scratch), Written::Nothing);
+    assert_eq!(writer.write(&[Frame::Own("late".to_owned())], &mut scratch), Written::Nothing);
     while socket.next().await.is_some_and(|received| received.is_ok()) {}
     counts
 }
@@ -71,8 +73,8 @@ async fn write_all(stream: LineStream, line: Arc<SharedLine>) -> [usize; 3] {
 #[tokio::test]
 async fn frames_of_both_writers_arrive_whole_and_in_order() {
     let (server, client) = narrow_pair().await;
-    let (stream, line) = LineStream::new(server);
-    let writing = tokio::spawn(write_all(stream, line));
+    let (stream, writer) = SharedStream::new(server);
+    let writing = tokio::spawn(write_all(stream, writer));
     let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
     let mut next = 0;
     while let Some(Ok(message)) = client.next().await {
@@ -90,19 +92,19 @@ async fn frames_of_both_writers_arrive_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_task_though_the_shard_still_holds_the_line() {
+async fn a_connection_ends_with_its_task_though_the_shard_still_holds_the_writer() {
     let (server, mut client) = narrow_pair().await;
-    let (stream, line) = LineStream::new(server);
+    let (stream, writer) = SharedStream::new(server);
     drop(stream);
     assert_eq!(client.read(&mut [0; 1]).await.expect("read"), 0);
-    assert_eq!(line.write(&[Frame::Own("late".to_owned())], &mut Vec::new()), Written::Nothing);
+    assert_eq!(writer.write(&[Frame::Own("late".to_owned())], &mut Vec::new()), Written::Nothing);
 }
 
 #[tokio::test]
 async fn no_frame_follows_a_close() {
     let (server, _client) = narrow_pair().await;
-    let (stream, line) = LineStream::new(server);
-    assert_eq!(line.write(&[Frame::Own("a".to_owned())], &mut Vec::new()), Written::All);
+    let (stream, writer) = SharedStream::new(server);
+    assert_eq!(writer.write(&[Frame::Own("a".to_owned())], &mut Vec::new()), Written::All);
     stream.begin_close();
-    assert_eq!(line.write(&[Frame::Own("b".to_owned())], &mut Vec::new()), Written::Nothing);
+    assert_eq!(writer.write(&[Frame::Own("b".to_owned())], &mut Vec::new()), Written::Nothing);
 }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::gate::Gate;
-use super::line::LineStream;
+use super::shared_stream::SharedStream;
 use super::slots::Slot;
 use crate::auth::{Claims, TokenError};
 use crate::delivery::outlet::{Frame, Outgoing, Outlet};
@@ -37,7 +37,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// for ever.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Socket = WebSocketStream<LineStream>;
+type Socket = WebSocketStream<SharedStream>;
 
 /// An error frame and a close, before there is a session.
 struct Farewell {
@@ -63,7 +63,7 @@ pub(super) struct Upgraded {
 struct Connection {
     socket: Socket,
     outlet: Arc<Outlet>,
-    /// Bytes that were given to the socket, or to its line, and are not flushed yet.
+    /// Bytes that were given to the socket, or begun by the shard, and are not flushed yet.
     unflushed: usize,
     gate: Arc<Gate>,
     key: SessionKey,
@@ -97,9 +97,9 @@ async fn open(upgraded: Upgraded) -> Option<Connection> {
         .write_buffer_size(0)
         .max_message_size(Some(CLIENT_FRAME_BYTES_MAX))
         .max_frame_size(Some(CLIENT_FRAME_BYTES_MAX));
-    let (stream, line) = LineStream::new(stream);
+    let (stream, writer) = SharedStream::new(stream);
     let mut socket = WebSocketStream::from_partially_read(stream, rest.to_vec(), Role::Server, Some(config)).await;
-    let outlet = Outlet::new(Some(line));
+    let outlet = Outlet::new(Some(writer));
     match enter(&mut socket, &gate, header_token, &outlet).await {
         Ok(Some((key, user, device))) => {
             return Some(Connection { socket, outlet, unflushed: 0, gate, key, user, device, _places: places });

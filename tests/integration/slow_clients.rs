@@ -42,6 +42,35 @@ async fn a_slow_reader_is_buffered_in_redis_and_gets_everything_in_the_end() {
     }
 }
 
+// The shard writes by itself as long as the socket takes it; of the message at which it does not, somebody must write the
+// rest although nothing else happens.
+#[tokio::test]
+async fn what_does_not_fit_into_a_socket_any_more_arrives_when_the_client_reads() {
+    const SIZE: usize = 200_000;
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("payload_bytes_max", "256KiB").set("in_flight_bytes_max", "64MiB");
+    let node = Node::start(&redis, options.set("heartbeat", "5m")).await;
+    let options = ConnectOptions { window: Some(1_024), receive_buffer: Some(4_096), ..ConnectOptions::default() };
+    let mut client = Client::connect(&node, "alice", "d", options).await;
+    let mut ids = Vec::new();
+    // One at a time, so that each is written alone, until one is not read any more: the socket is full.
+    loop {
+        ids.push(redis.publish("alice", &"x".repeat(SIZE)).await);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+        while redis.pending("alice", "d").await < ids.len() as u64 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if redis.pending("alice", "d").await < ids.len() as u64 {
+            break;
+        }
+        assert!(ids.len() < 300, "the socket takes 60 MB");
+    }
+    for id in &ids {
+        let message = client.next_message().await;
+        assert_eq!((&message.id, message.text().len()), (id, SIZE));
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_never_acks_gets_its_window_again_and_again_and_nothing_else() {
     let redis = Redis::start(RedisOptions::default()).await;
