@@ -123,9 +123,13 @@ end
 
 -- The inbox's groups as name -> {pending, last (last delivered id), lag (or nil)}; empty when there is no inbox.
 local function groups_of(inbox)
-  if redis.call('EXISTS', inbox) == 0 then return {} end
+  local infos = redis.pcall('XINFO', 'GROUPS', inbox)
+  if infos.err then
+    if redis.call('EXISTS', inbox) == 0 then return {} end
+    error(infos)
+  end
   local groups = {}
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', inbox)) do
+  for _, flat in ipairs(infos) do
     local info = pairs_to_table(flat)
     groups[info['name']] = { pending = info['pending'], last = info['last-delivered-id'], lag = info['lag'] or nil }
   end
@@ -183,8 +187,8 @@ local function trim_acknowledged(inbox, devices)
     end
     if not keep or id_less(first, keep) then keep = first end
   end
-  local last = pairs_to_table(redis.call('XINFO', 'STREAM', inbox))['last-generated-id']
-  if id_less(last, keep) then return redis.call('XTRIM', inbox, 'MAXLEN', '=', 0) end
+  -- No id comes after the very last one.
+  if split_id(keep) == '18446744073709551616' then return redis.call('XTRIM', inbox, 'MAXLEN', '=', 0) end
   return redis.call('XTRIM', inbox, 'MINID', '=', keep)
 end
 
