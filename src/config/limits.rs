@@ -87,7 +87,7 @@ impl Default for Limits {
             ack_timeout: Duration::from_secs(30),
             ack_timeout_max: Duration::from_secs(5 * 60),
             ack_flush: Duration::from_millis(5),
-            trim_delay: Duration::from_secs(5),
+            trim_delay: Duration::from_secs(30),
             trim_acks: 256,
             heartbeat: Duration::from_millis(u64::from(limits::HEARTBEAT_MS)),
             sweep: Duration::from_secs(60),

@@ -376,7 +376,7 @@ impl Shard {
             // At the end there is no later; the janitor of another node finds the inbox.
             Order::Trim(_) if self.is_ending() => {}
             // With what comes meanwhile.
-            Order::Trim(user) => self.trims.note(&user, 1, now.mono_ms),
+            Order::Trim(user) => self.trims.note(&user, 1, 0, now.mono_ms),
             Order::Probe => self.probe.failed(now.mono_ms),
             // A new link looks after the functions itself.
             Order::LoadFunctions => {}

@@ -285,7 +285,8 @@ impl Shard {
             Action::Acked { count } => {
                 self.observer.acked.increment(u64::from(count));
                 if count > 0 {
-                    self.trims.note(held.session.user(), count, now.mono_ms);
+                    let bytes = held.session.entry_bytes().saturating_mul(count as usize);
+                    self.trims.note(held.session.user(), count, bytes, now.mono_ms);
                 }
             }
             Action::Expired => self.observer.expired.increment(1),

@@ -4,15 +4,26 @@ use std::collections::{HashMap, VecDeque};
 
 use homing_protocol::name::Name;
 
+/// Bytes of acknowledged messages after which an inbox is trimmed at once: a trim costs Redis about as much as it costs to
+/// deliver a message or two, so that few should do; but large messages should not wait long in its memory.
+const BYTES_MAX: usize = 64 * 1024;
+
 /// Debounces trims per inbox.
 #[derive(Debug)]
 pub(super) struct Trims {
     delay_ms: u64,
     acks_max: u32,
-    waiting: HashMap<Name, u32>,
+    waiting: HashMap<Name, Acked>,
     /// In the order of their first ack since the last trim; one entry for each in `waiting`.
     due: VecDeque<(u64, Name)>,
     now: Vec<Name>,
+}
+
+/// What was acknowledged since the last trim.
+#[derive(Clone, Copy, Debug, Default)]
+struct Acked {
+    count: u32,
+    bytes: usize,
 }
 
 impl Trims {
@@ -20,24 +31,22 @@ impl Trims {
         Self { delay_ms, acks_max, waiting: HashMap::new(), due: VecDeque::new(), now: Vec::new() }
     }
 
-    /// Notes acknowledged messages.
-    pub(super) fn note(&mut self, user: &Name, acks: u32, now_ms: u64) {
-        match self.waiting.get_mut(user) {
-            Some(count) => {
-                let before = *count;
-                *count = count.saturating_add(acks);
-                if before < self.acks_max && *count >= self.acks_max {
-                    self.now.push(user.clone());
-                }
-            }
-            None => {
-                self.waiting.insert(user.clone(), acks);
-                self.due.push_back((now_ms + self.delay_ms, user.clone()));
-                if acks >= self.acks_max {
-                    self.now.push(user.clone());
-                }
-            }
+    /// Notes acknowledged messages, and about how large they were together.
+    pub(super) fn note(&mut self, user: &Name, count: u32, bytes: usize, now_ms: u64) {
+        let before = self.waiting.get(user).copied();
+        if before.is_none() {
+            self.due.push_back((now_ms + self.delay_ms, user.clone()));
         }
+        let before = before.unwrap_or_default();
+        let acked = Acked { count: before.count.saturating_add(count), bytes: before.bytes.saturating_add(bytes) };
+        if self.is_much(acked) && !self.is_much(before) {
+            self.now.push(user.clone());
+        }
+        self.waiting.insert(user.clone(), acked);
+    }
+
+    fn is_much(&self, acked: Acked) -> bool {
+        acked.count >= self.acks_max || acked.bytes >= BYTES_MAX
     }
 
     /// Whether [`Trims::take`] would give anything.
@@ -52,15 +61,15 @@ impl Trims {
             && let Some(user) = self.now.pop()
         {
             // Its place in `due` stays, and counts what comes after this trim.
-            if let Some(count) = self.waiting.get_mut(&user) {
-                *count = 0;
+            if let Some(acked) = self.waiting.get_mut(&user) {
+                *acked = Acked::default();
                 taken.push(user);
             }
         }
         while taken.len() < count_max && self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms) {
             // The front was just looked at.
             let Some((_, user)) = self.due.pop_front() else { break };
-            if self.waiting.remove(&user).is_some_and(|count| count > 0) {
+            if self.waiting.remove(&user).is_some_and(|acked| acked.count > 0) {
                 taken.push(user);
             }
         }
@@ -77,18 +86,36 @@ impl Trims {
 mod tests {
     use super::*;
 
+    fn names() -> [Name; 2] {
+        ["alice", "bob"].map(|name| Name::parse(name).unwrap())
+    }
+
     #[test]
     fn an_inbox_is_trimmed_after_the_delay_or_after_many_acks() {
-        let (alice, bob) = (Name::parse("alice").unwrap(), Name::parse("bob").unwrap());
+        let [alice, bob] = names();
         let mut trims = Trims::new(5_000, 3);
-        trims.note(&alice, 1, 0);
-        trims.note(&alice, 1, 10);
-        trims.note(&bob, 3, 20);
+        trims.note(&alice, 1, 100, 0);
+        trims.note(&alice, 1, 100, 10);
+        trims.note(&bob, 3, 300, 20);
         assert_eq!(trims.take(30, 10), std::slice::from_ref(&bob));
         assert!(!trims.is_due(4_999));
         assert_eq!(trims.take(5_000, 10), std::slice::from_ref(&alice));
-        trims.note(&bob, 1, 5_010);
+        trims.note(&bob, 1, 100, 5_010);
         assert_eq!(trims.take(5_020, 10), [bob]);
         assert_eq!(trims.take(u64::MAX, 10), Vec::<Name>::new());
+    }
+
+    #[test]
+    fn large_messages_do_not_wait() {
+        let [alice, bob] = names();
+        let mut trims = Trims::new(5_000, 100);
+        trims.note(&alice, 1, BYTES_MAX - 1, 0);
+        trims.note(&bob, 1, BYTES_MAX, 0);
+        assert_eq!(trims.take(0, 10), std::slice::from_ref(&bob));
+        trims.note(&alice, 1, 1, 0);
+        assert!(trims.is_due(0));
+        assert_eq!(trims.take(0, 10), [alice], "what was noted in two parts counts together, and once");
+        trims.note(&bob, 1, 1, 10);
+        assert!(!trims.is_due(10), "a trim begins the count anew");
     }
 }

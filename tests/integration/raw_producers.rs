@@ -17,7 +17,7 @@ struct Scene {
 impl Scene {
     async fn start() -> Self {
         let redis = Redis::start(RedisOptions::default()).await;
-        let node = Node::start(&redis, NodeOptions::default()).await;
+        let node = Node::start(&redis, NodeOptions::default().set("trim_delay", "50ms")).await;
         let options = ConnectOptions { confirm: true, ..ConnectOptions::default() };
         let client = Client::connect(&node, "alice", "web-1", options).await;
         Self { redis, node, client }

@@ -85,7 +85,8 @@ async fn every_description_of_a_distribution_arrives_exactly_as_published() {
     let limit = PAYLOAD_BYTES_MAX.to_string();
     // With an ack time-out of an hour nothing is saved by it: whoever moves gets what is pending at once.
     let options = || {
-        let options = NodeOptions::default().set("payload_bytes_max", &limit).set("log_level", "warn");
+        let options =
+            NodeOptions::default().set("payload_bytes_max", &limit).set("log_level", "warn").set("trim_delay", "1s");
         options.set("ack_timeout", "1h").set("ack_timeout_max", "2h")
     };
     let first = Node::start(&redis, options()).await;
