@@ -80,6 +80,8 @@ pub enum Stop {
 
 /// Resolution of timers, in ms.
 pub(super) const TICK_MS: u64 = 50;
+/// Time between two looks at how many acks wait: each goes through all sessions that have some.
+const OBSERVE_MS: u64 = 1_000;
 
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -133,6 +135,7 @@ pub struct Shard {
     pub(super) connect_attempts: u32,
     pub(super) draining: Option<Draining>,
     acks_observed: usize,
+    observed_ms: u64,
     last_tick_ms: u64,
 }
 
@@ -217,6 +220,7 @@ impl Shard {
             connect_attempts: 0,
             draining: None,
             acks_observed: 0,
+            observed_ms: 0,
             last_tick_ms: config.clock.elapsed().as_millis() as u64 + 1,
         };
         (ShardRun { shard, events }, handle)
@@ -301,7 +305,10 @@ impl Shard {
         self.tick_feeds(now);
         self.tick_presence(now);
         self.tick_drain(now);
-        self.observe_acks();
+        if now.mono_ms >= self.observed_ms + OBSERVE_MS {
+            self.observed_ms = now.mono_ms;
+            self.observe_acks();
+        }
     }
 
     /// Acks that wait: few, unless Redis refuses or cannot be reached.
