@@ -36,7 +36,8 @@ pub(crate) async fn run(options: &DeliverOptions) -> Result<Outcome, BenchError>
         Rate::Max => Pace::InFlight(u64::from(options.in_flight.get())),
         Rate::PerSecond(rate) => Pace::Rate(rate),
     };
-    let measured = Flow { pace, time: options.time.0, warm_up: options.warm_up.0 }.run(&mut stage).await?;
+    let flow = Flow { pace, time: options.time.0, warm_up: options.warm_up.0, gather: Duration::ZERO };
+    let measured = flow.run(&mut stage).await?;
     floors.extend(floor(&stage, options).await?);
     let mut findings = describe(options, &stage).await;
     let failure = measured.figures(&mut findings, &stage, LATENCY);
@@ -65,6 +66,8 @@ pub(crate) struct Flow {
     pub(crate) pace: Pace,
     pub(crate) time: Duration,
     pub(crate) warm_up: Duration,
+    /// See [`Publishing::gather_us`].
+    pub(crate) gather: Duration,
 }
 
 /// What was counted between two moments.
@@ -84,7 +87,8 @@ impl Flow {
         let start_us = now_us() + us(START_DELAY);
         let measured_from_us = start_us + us(self.warm_up);
         let until_us = measured_from_us + us(self.time);
-        let order = Publishing { start_us, measured_from_us, until_us, pace: self.pace, count_per_user: None };
+        let (pace, gather_us) = (self.pace, us(self.gather));
+        let order = Publishing { start_us, measured_from_us, until_us, pace, gather_us, count_per_user: None };
         stage.crew.publish(order).await?;
         let mut progress = Progress::new("delivering", until_us - start_us);
         let mut watch = move |total: &Report| progress.at(now_us().saturating_sub(start_us), total);

@@ -46,7 +46,7 @@ pub(crate) async fn run(options: &LoadOptions) -> Result<Outcome, BenchError> {
             match &messages {
                 Some((_, interval)) => {
                     let rate = f64::from(options.amount.get()) / interval.as_secs_f64();
-                    let flow = Flow { pace: Pace::Rate(rate), time, warm_up: Duration::ZERO };
+                    let flow = Flow { pace: Pace::Rate(rate), time, warm_up: Duration::ZERO, gather: Duration::ZERO };
                     flow.run(&mut stage).await.map(Some)
                 }
                 None => stage.crew.during(time, |_| {}).await.map(|_| None),

@@ -391,6 +391,10 @@ pub struct SocketsOptions {
     /// How messages are published.
     #[arg(long, value_enum, default_value = "xadd")]
     pub via: Via,
+    /// By XADD: what falls due within such a time is written together at its end, as by a program that looks for what is
+    /// to be pushed so often; 0s: each on its own. Latencies count from when each was due.
+    #[arg(long, default_value = "2ms")]
+    pub gather: Span,
     /// Bytes of payload.
     #[arg(long, default_value = "100", value_parser = size)]
     pub size: usize,

@@ -58,7 +58,8 @@ async fn fill(stage: &mut Stage, queued: u32) -> Result<(), BenchError> {
     let until_us = start_us + us(STEP_MAX);
     // Nothing arrives, so nothing may wait for arrivals.
     let pace = Pace::InFlight(u64::MAX);
-    let order = Publishing { start_us, measured_from_us: until_us, until_us, pace, count_per_user: Some(queued) };
+    let order =
+        Publishing { start_us, measured_from_us: until_us, until_us, pace, gather_us: 0, count_per_user: Some(queued) };
     stage.crew.publish(order).await?;
     let expected = u64::from(stage.crew.users()) * u64::from(queued);
     let mut progress = Progress::new("queueing", expected);

@@ -1,5 +1,7 @@
 //! `homing bench sockets`: many sockets over several nodes, and a message to each every few seconds.
 
+use std::fmt::Write as _;
+
 use super::BenchError;
 use super::deliver::{self, Flow};
 use super::options::{ClientsOptions, MessagesOptions, SocketsOptions, Via};
@@ -21,12 +23,17 @@ pub(crate) async fn run(options: &SocketsOptions) -> Result<Outcome, BenchError>
     let mut stage = Stage::open(&options.cluster, &clients, Some(&messages)).await?;
     stage.connect(options.connect_rate.get()).await?;
     let rate = f64::from(options.users.get()) / options.every.0.as_secs_f64();
-    let flow = Flow { pace: Pace::Rate(rate), time: options.time.0, warm_up: options.warm_up.0 };
+    let (pace, gather) = (Pace::Rate(rate), options.gather.0);
+    let flow = Flow { pace, time: options.time.0, warm_up: options.warm_up.0, gather };
     let measured = flow.run(&mut stage).await?;
     let mut findings =
         Findings::new("sockets", format!("{} sockets, a message to each every {}", options.users, options.every));
     stage.circumstances(&mut findings).await;
-    findings.circumstance("messages", format!("{} bytes each, by {}", options.size, deliver::via(options.via)));
+    let mut messages = format!("{} bytes each, by {}", options.size, deliver::via(options.via));
+    if options.via == Via::Xadd {
+        let _ = write!(messages, " every {} from each worker", options.gather);
+    }
+    findings.circumstance("messages", messages);
     findings.circumstance("time", format!("{} after {} of warm-up", options.time, options.warm_up));
     let failure = measured.figures(&mut findings, &stage, deliver::LATENCY);
     let failure = failure.or_else(|| {

@@ -85,7 +85,9 @@ async fn work(fleet: Rc<Fleet>, mut input: Lines<BufReader<Receiver>>, mut outpu
             },
             _ = tick.tick() => {
                 let mut report = fleet.tally.borrow_mut().report();
-                report.caught_up = fleet.caught_up();
+                if fleet.is_since_connect.get() {
+                    report.caught_up = fleet.caught_up();
+                }
                 report.is_publishing = !publishing.is_empty();
                 say(&mut output, &report).await;
             }

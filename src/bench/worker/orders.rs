@@ -93,6 +93,8 @@ pub(crate) struct Publishing {
     /// No message is intended for this time or later.
     pub(crate) until_us: u64,
     pub(crate) pace: Pace,
+    /// By XADD, what falls due within such a time is written together at its end; 0: each message on its own.
+    pub(crate) gather_us: u64,
     /// After so many messages to each user it is enough, whatever the time.
     pub(crate) count_per_user: Option<u32>,
 }
@@ -145,7 +147,7 @@ pub(crate) struct Report {
     pub(crate) confirmed: u64,
     /// Gaps that the server told.
     pub(crate) gaps: u64,
-    /// Devices that have every message published to them so far.
+    /// After [`Order::SinceConnect`]: devices that have every message published to them so far.
     pub(crate) caught_up: u64,
     /// From the intended time of a message to its arrival.
     pub(crate) latencies: Buckets,

@@ -10,6 +10,7 @@ pub(crate) struct Schedule {
     /// `None` for as fast as possible.
     interval_us: Option<f64>,
     in_flight_max: u64,
+    gather_us: u64,
     count_max: u64,
     /// Messages so far.
     count: u64,
@@ -35,6 +36,7 @@ impl Schedule {
             until_us: order.until_us,
             interval_us,
             in_flight_max,
+            gather_us: order.gather_us,
             count_max,
             count: 0,
             user: lane,
@@ -51,6 +53,11 @@ impl Schedule {
             None => now_us.max(self.start_us),
         };
         (due_us < self.until_us && self.count < self.count_max).then_some(due_us)
+    }
+
+    /// When a message that is due then is written.
+    pub(crate) fn write_us(&self, due_us: u64) -> u64 {
+        due_us.checked_next_multiple_of(self.gather_us).unwrap_or(due_us)
     }
 
     /// The user of the next message, which is taken.
@@ -75,7 +82,7 @@ mod tests {
     use super::*;
 
     fn order(pace: Pace, count_per_user: Option<u32>) -> Publishing {
-        Publishing { start_us: 1_000_000, measured_from_us: 0, until_us: 3_000_000, pace, count_per_user }
+        Publishing { start_us: 1_000_000, measured_from_us: 0, until_us: 3_000_000, pace, gather_us: 0, count_per_user }
     }
 
     fn all(mut schedule: Schedule) -> Vec<(u64, u32)> {
@@ -95,6 +102,18 @@ mod tests {
         let lane: Vec<u64> =
             all(Schedule::new(&order(Pace::Rate(10.0), None), 0, 1, 3)).iter().map(|due| due.0).collect();
         assert!(lane.windows(2).all(|pair| (99_999..=100_001).contains(&(pair[1] - pair[0]))), "{lane:?}");
+    }
+
+    #[test]
+    fn a_message_is_written_when_its_time_of_gathering_ends_and_due_when_it_was_meant() {
+        let gathering = Publishing { gather_us: 2_000, ..order(Pace::Rate(700.0), None) };
+        let schedule = Schedule::new(&gathering, 0, 1, 1);
+        assert_eq!(
+            [999_999, 1_000_000, 1_000_001].map(|due| schedule.write_us(due)),
+            [1_000_000, 1_000_000, 1_002_000]
+        );
+        assert_eq!(Schedule::new(&order(Pace::Rate(700.0), None), 0, 1, 1).write_us(1_001), 1_001);
+        assert_eq!(all(schedule)[1].0, 1_001_428);
     }
 
     #[test]

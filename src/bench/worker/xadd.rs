@@ -158,7 +158,7 @@ impl Lane<'_> {
                 self.answered.notified().await;
                 continue;
             }
-            pacer.until(due_us).await?;
+            pacer.until(schedule.write_us(due_us)).await?;
             output.clear();
             let now_us = now_us();
             for _ in 0..room.min(BATCH_MAX) {
@@ -259,7 +259,7 @@ mod tests {
         let fleet = Fleet::new(plan).await.unwrap();
         let (start_us, pace) = (now_us(), Pace::Rate(1_000.0));
         let until_us = start_us + 1_000_000;
-        let order = Publishing { start_us, measured_from_us: 0, until_us, pace, count_per_user: None };
+        let order = Publishing { start_us, measured_from_us: 0, until_us, pace, gather_us: 0, count_per_user: None };
         let url = server.url();
         let cut = async {
             while redis::cmd("XLEN").arg("homing:{bench-012345-0}:inbox").query_async::<u64>(&mut redis).await.unwrap()
