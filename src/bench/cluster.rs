@@ -15,10 +15,11 @@ use crate::config::serve::PREFIX;
 use crate::store::embedded::this_program;
 use crate::store::{Embedded, EmbeddedConfig, EmbeddedError};
 
-/// Sockets of one node or worker of ours: below the 20,000 descriptors that a process often has; and below half of
-/// Linux's 28,232 ephemeral ports, beyond which each connection from one address tries all ports of one parity in vain
-/// first, so that clients use up the machine.
-pub(crate) const SOCKETS_MAX: u32 = 14_000;
+/// Sockets of one worker of ours: below half of Linux's 28,232 ephemeral ports, beyond which each connection from one
+/// address tries all ports of one parity in vain first, so that clients use up the machine.
+pub(crate) const WORKER_SOCKETS_MAX: u32 = 14_000;
+/// Sockets of one node of ours: below the 20,000 descriptors that a process often has.
+const NODE_SOCKETS_MAX: u32 = 16_000;
 /// Memory that is a file system: unlinking the old log on a disk with `discard` stalls whoever does it.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
@@ -167,7 +168,7 @@ impl Cluster {
         let redis = cluster.redis.as_ref().map(|redis| redis.url.clone()).unwrap_or_default();
         std::fs::create_dir_all(&folder).map_err(BenchError::broken(folder.display()))?;
         let nodes = match options.nodes {
-            NodeCount::Auto => devices.div_ceil(SOCKETS_MAX).max(1),
+            NodeCount::Auto => devices.div_ceil(NODE_SOCKETS_MAX).max(1),
             NodeCount::Count(count) => count,
         };
         let settings = NodeSettings {

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
 use super::BenchError;
-use super::cluster::{Cluster, SOCKETS_MAX};
+use super::cluster::{Cluster, WORKER_SOCKETS_MAX};
 use super::latency::Latencies;
 use super::process;
 use super::timeline::Timeline;
@@ -65,7 +65,7 @@ impl Crew {
         let run = random[..12].to_owned();
         let user_prefix = format!("bench-{}-", &random[..6]);
         let workers = match work.workers {
-            0 => (work.users * work.devices).div_ceil(SOCKETS_MAX),
+            0 => (work.users * work.devices).div_ceil(WORKER_SOCKETS_MAX),
             workers => workers,
         };
         let workers = workers.clamp(1, work.users.max(1));

@@ -121,7 +121,7 @@ pub struct ClusterOptions {
     /// First part of every key in Redis.
     #[arg(long, default_value = crate::config::serve::PREFIX)]
     pub prefix: String,
-    /// Nodes to start, a number or auto: one for each 14,000 devices.
+    /// Nodes to start, a number or auto: one for each 16,000 devices.
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     pub nodes: NodeCount,
     /// First port of these nodes: each takes the next two that are free, for clients and for metrics [default: any].
