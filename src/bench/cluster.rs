@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::node::{Node, NodeSettings, Ports};
-use super::options::{ClusterOptions, NodeCount};
+use super::options::ClusterOptions;
 use super::process::{self, Memory};
+use super::values::NodeCount;
 use super::worker::orders::{Producer, Target, Tokens};
 use crate::config::RedisUrl;
 use crate::config::client::URL;

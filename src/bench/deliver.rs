@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::BenchError;
 use super::clock::{now_us, us};
 use super::floor::{self, Floor};
-use super::options::{DeliverOptions, Rate, Via};
+use super::options::DeliverOptions;
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::report::{Chart, Findings, Series, Unit};
 use super::stage::{self, DRAIN_MAX, Stage, Usage};
+use super::values::{Rate, Via};
 use super::worker::orders::{Pace, Publishing, Report};
 
 /// Time from the order to publish to the first message: orders must have arrived.

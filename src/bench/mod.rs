@@ -36,6 +36,7 @@ mod suite;
 mod suite_document;
 mod timeline;
 mod topics;
+pub mod values;
 mod worker;
 
 use std::os::unix::process::CommandExt as _;

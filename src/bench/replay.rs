@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::BenchError;
 use super::clock::{now_us, us};
 use super::deliver::{Measured, START_DELAY};
-use super::options::{Rate, ReplayOptions};
+use super::options::ReplayOptions;
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::report::{Findings, Unit};
 use super::stage::{self, Stage};
+use super::values::Rate;
 use super::worker::orders::{Order, Pace, Publishing, Report};
 
 /// Time for the queues to fill, and for all to come back and catch up.

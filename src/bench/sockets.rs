@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use super::BenchError;
 use super::deliver::{self, Flow};
-use super::options::{ClientsOptions, MessagesOptions, SocketsOptions, Via};
+use super::options::{ClientsOptions, MessagesOptions, SocketsOptions};
 use super::outcome::Outcome;
 use super::report::Findings;
 use super::stage::{self, Stage};
+use super::values::Via;
 use super::worker::orders::Pace;
 
 /// Runs it.

@@ -7,11 +7,12 @@ use super::clock::now_us;
 use super::cluster::Cluster;
 use super::crew::{Crew, Work};
 use super::latency::Latencies;
-use super::options::{ClientsOptions, ClusterOptions, MessagesOptions, Via};
+use super::options::{ClientsOptions, ClusterOptions, MessagesOptions};
 use super::process::{self, Kernel, Memory};
 use super::progress::Progress;
 use super::report::{Chart, Findings, Series, Unit};
 use super::timeline::Second;
+use super::values::Via;
 use super::worker::orders::{Producer, Report};
 
 /// Time for the last clients to connect, beside what their rate asks for.

@@ -36,6 +36,18 @@ async fn a_raw_append_reaches_its_client_and_the_ack_empties_the_inbox() {
 }
 
 #[tokio::test]
+async fn large_messages_are_removed_soon_after_their_ack_and_small_ones_may_wait() {
+    let (redis, node) = redis_and_node_with(NodeOptions::default().set("trim_delay", "10m")).await;
+    let mut client = Client::connect(&node, "alice", "web-1", confirming()).await;
+    for (data, left) in [("x".to_owned(), 1), ("x".repeat(40_000), 2), ("x".repeat(40_000), 0)] {
+        redis.publish("alice", &data).await;
+        let message = client.next_message().await;
+        client.ack_confirmed(&[&message.id]).await;
+        eventually("what the ack leaves", async || (redis.inbox_length("alice").await == left).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn an_http_publish_reaches_its_client_with_all_its_members() {
     let (_redis, node) = redis_and_node().await;
     let mut client = Client::connect(&node, "alice", "web-1", ConnectOptions::default()).await;
