@@ -83,6 +83,7 @@ impl Shard {
             looked_at_ms: u64::MAX,
             connected: true,
             counted: false,
+            acks_counted: 0,
         });
         self.register_topics(key);
         match subscription {

@@ -35,10 +35,6 @@ impl Queue {
         self.present.is_empty() && self.changing.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SessionKey> {
-        self.present.iter().chain(&self.changing)
-    }
-
     /// Sets those for one pipeline apart, oldest first; how many there are. Both kinds move on with each pipeline, so that
     /// neither waits for ever.
     pub(super) fn begin(&mut self) -> usize {

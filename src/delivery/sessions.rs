@@ -42,6 +42,8 @@ pub(super) struct Held {
     pub(super) connected: bool,
     /// Whether it counts as live in the metrics.
     pub(super) counted: bool,
+    /// How many of its acks count there as waiting.
+    pub(super) acks_counted: usize,
 }
 
 /// Where the subscription to an inbox's wake-ups stands.

@@ -80,8 +80,6 @@ pub enum Stop {
 
 /// Resolution of timers, in ms.
 pub(super) const TICK_MS: u64 = 50;
-/// Time between two looks at how many acks wait: each goes through all sessions that have some.
-const OBSERVE_MS: u64 = 1_000;
 
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -134,8 +132,9 @@ pub struct Shard {
     pub(super) link_lost_ms: Option<u64>,
     pub(super) connect_attempts: u32,
     pub(super) draining: Option<Draining>,
+    /// Acks that sessions have and Redis has not executed, as of when each was last attended.
+    acks_waiting: usize,
     acks_observed: usize,
-    observed_ms: u64,
     last_tick_ms: u64,
 }
 
@@ -219,8 +218,8 @@ impl Shard {
             link_lost_ms: Some(1),
             connect_attempts: 0,
             draining: None,
+            acks_waiting: 0,
             acks_observed: 0,
-            observed_ms: 0,
             last_tick_ms: config.clock.elapsed().as_millis() as u64 + 1,
         };
         (ShardRun { shard, events }, handle)
@@ -247,7 +246,10 @@ impl Shard {
     pub(super) fn attend(&mut self, key: SessionKey, now: Now) {
         self.apply_actions(key, now);
         let Some(held) = self.sessions.get_mut(key) else { return };
-        if held.session.is_done() {
+        let is_done = held.session.is_done();
+        let acks = if is_done { 0 } else { held.session.acks_waiting() };
+        self.acks_waiting = (self.acks_waiting + acks).saturating_sub(std::mem::replace(&mut held.acks_counted, acks));
+        if is_done {
             self.forget(key);
             return;
         }
@@ -305,22 +307,16 @@ impl Shard {
         self.tick_feeds(now);
         self.tick_presence(now);
         self.tick_drain(now);
-        if now.mono_ms >= self.observed_ms + OBSERVE_MS {
-            self.observed_ms = now.mono_ms;
-            self.observe_acks();
-        }
+        self.observe_acks();
     }
 
-    /// Acks that wait: few, unless Redis refuses or cannot be reached.
+    /// Acks that wait: few, unless Redis refuses or cannot be reached. Shards share the gauge, so each adds its
+    /// difference.
     fn observe_acks(&mut self) {
-        let waiting = |key: &SessionKey, sessions: &mut Sessions| {
-            sessions.get_mut(*key).map_or(0, |held| held.session.acks_waiting())
-        };
-        let sessions = &mut self.sessions;
-        let count: usize = self.coalescing.iter().chain(self.queue.iter()).map(|key| waiting(key, sessions)).sum();
-        // Shards share the gauge, so each adds its difference.
-        self.observer.ack_buffer.increment(count as f64 - self.acks_observed as f64);
-        self.acks_observed = count;
+        if self.acks_waiting != self.acks_observed {
+            self.observer.ack_buffer.increment(self.acks_waiting as f64 - self.acks_observed as f64);
+            self.acks_observed = self.acks_waiting;
+        }
     }
 }
 
