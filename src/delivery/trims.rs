@@ -26,6 +26,13 @@ struct Acked {
     bytes: usize,
 }
 
+impl Acked {
+    /// Whether it is too much to wait for the delay.
+    fn is_much(self, acks_max: u32) -> bool {
+        self.count >= acks_max || self.bytes >= BYTES_MAX
+    }
+}
+
 impl Trims {
     pub(super) fn new(delay_ms: u64, acks_max: u32) -> Self {
         Self { delay_ms, acks_max, waiting: HashMap::new(), due: VecDeque::new(), now: Vec::new() }
@@ -33,20 +40,19 @@ impl Trims {
 
     /// Notes acknowledged messages, and about how large they were together.
     pub(super) fn note(&mut self, user: &Name, count: u32, bytes: usize, now_ms: u64) {
-        let before = self.waiting.get(user).copied();
-        if before.is_none() {
-            self.due.push_back((now_ms + self.delay_ms, user.clone()));
-        }
-        let before = before.unwrap_or_default();
-        let acked = Acked { count: before.count.saturating_add(count), bytes: before.bytes.saturating_add(bytes) };
-        if self.is_much(acked) && !self.is_much(before) {
+        let acked = match self.waiting.get_mut(user) {
+            Some(acked) => acked,
+            None => {
+                self.due.push_back((now_ms + self.delay_ms, user.clone()));
+                self.waiting.entry(user.clone()).or_default()
+            }
+        };
+        let was_much = acked.is_much(self.acks_max);
+        acked.count = acked.count.saturating_add(count);
+        acked.bytes = acked.bytes.saturating_add(bytes);
+        if !was_much && acked.is_much(self.acks_max) {
             self.now.push(user.clone());
         }
-        self.waiting.insert(user.clone(), acked);
-    }
-
-    fn is_much(&self, acked: Acked) -> bool {
-        acked.count >= self.acks_max || acked.bytes >= BYTES_MAX
     }
 
     /// Whether [`Trims::take`] would give anything.
