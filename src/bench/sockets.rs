@@ -16,6 +16,9 @@ pub(crate) async fn run(options: &SocketsOptions) -> Result<Outcome, BenchError>
     if options.every.0.is_zero() {
         return Err(BenchError::Usage("--every must be more than nothing".to_owned()));
     }
+    if options.gather.0 >= options.every.0 {
+        return Err(BenchError::Usage("--gather must be shorter than --every".to_owned()));
+    }
     let clients = ClientsOptions::one_device_each(options.users, options.workers, options.connect_rate);
     // One pipelined connection in each worker, or some kept HTTP connections.
     let producers = if options.via == Via::Xadd { 1 } else { 64 };

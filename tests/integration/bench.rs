@@ -224,6 +224,8 @@ async fn what_cannot_work_is_said_with_its_exit_code() {
     expect(4, "Redis", &["--url", &url, "--jwt-secret-file", &jwt, "--redis", "redis://127.0.0.1:1"]).await;
     expect(5, "4001", &["--url", &url, "--jwt-secret-file", &wrong, "--api-key-file", &key]).await;
     expect(5, "API key", &["--url", &url, "--jwt-secret-file", &jwt, "--api-key-file", &wrong]).await;
+    let (found, _, errors) = run(&["sockets", "--users", "2", "--every", "1s", "--gather", "1s", "--time", "1s"]).await;
+    assert!(found == Some(2) && errors.contains("--gather"), "{found:?}: {errors}");
 }
 
 /// A process with all that come from it, and the folder that its node runs in.
