@@ -192,6 +192,29 @@ async fn an_inbox_of_the_wrong_type_harms_only_its_own_user() {
     assert_eq!(scene.node.readyz().await, Some(200));
 }
 
+// Whoever watches the gauge would think for ever that Redis refuses.
+#[tokio::test]
+async fn acks_that_no_redis_can_take_end_with_their_session() {
+    let mut scene = Scene::start().await;
+    let id = scene.redis.publish("alice", "1").await;
+    assert_eq!(scene.client.next_message().await.id, id);
+    scene.redis.query::<()>(&["SET", INBOX, "x"]).await;
+    scene.client.ack(&[&id]).await;
+    assert_eq!(scene.client.expect_frame("error").await["code"], "inbox_unusable");
+    eventually("the session has released its device", async || {
+        let record: String = scene.redis.query(&["HGET", "homing:{alice}:devices", "web-1"]).await;
+        record.contains(r#""owner":"""#).then_some(())
+    })
+    .await;
+    // What is trimmed after that was looked for in a tick, in which the gauge is set as well.
+    let mut bob = Client::connect(&scene.node, "bob", "d", ConnectOptions::default()).await;
+    scene.redis.publish("bob", "2").await;
+    let id = bob.next_message().await.id;
+    bob.ack(&[&id]).await;
+    eventually("bob's inbox is empty", async || (scene.redis.inbox_length("bob").await == 0).then_some(())).await;
+    assert_eq!(scene.node.metric("homing_ack_buffer_messages").await, Some(0.0));
+}
+
 #[tokio::test]
 async fn a_group_and_a_consumer_of_others_do_not_stop_delivery() {
     let mut scene = Scene::start().await;
