@@ -84,7 +84,7 @@ fn nice_of(pid: u32) -> i32 {
 
 // On two full cores with 128,000 sockets: p99 271 instead of 939 ms.
 #[tokio::test]
-async fn an_embedded_redis_is_more_urgent_than_those_who_wait_for_it_where_that_is_permitted() {
+async fn an_embedded_redis_has_precedence_over_those_who_wait_for_it_where_that_is_permitted() {
     let folder = Folder::new("data");
     let node = Node::start_embedded(folder.path().join("homing-data"), NodeOptions::default()).await;
     let own = nice_of(std::process::id());

@@ -58,9 +58,9 @@ pub fn guard() -> Result<(), EmbeddedError> {
     outcome
 }
 
-/// How much more urgent redis-server is than the node, in steps of nice(2). On a busy machine everybody waits for it,
-/// and it would get no larger share of the processors than each of those who wait.
-const URGENCY: i32 = 10;
+/// Steps of nice(2) by which redis-server has precedence over the node. On a busy machine everybody waits for it, and it
+/// would get no larger share of the processors than each of those who wait.
+const PRECEDENCE: i32 = 10;
 
 /// `homing embedded-redis exec`: becomes redis-server, which then dies with the guard, `parent`.
 ///
@@ -72,8 +72,8 @@ pub fn exec(parent: u32, server: &Path, settings: &Path) -> Result<Infallible, E
     if rustix::process::getppid() != i32::try_from(parent).ok().and_then(Pid::from_raw) {
         return Err(EmbeddedError::Unusable("the guard is gone".to_owned()));
     }
-    // Where that is not permitted, it is as urgent as everybody else.
-    let _ = rustix::process::nice(-URGENCY);
+    // Where that is not permitted, it is one among all.
+    let _ = rustix::process::nice(-PRECEDENCE);
     let error = std::process::Command::new(server).arg(settings).exec();
     Err(EmbeddedError::io(server)(error))
 }
