@@ -109,8 +109,12 @@ impl Feeds {
         self.feeds.contains_key(topic.as_str())
     }
 
+    /// In the order of their sessions' places, so that memory is gone through in one direction.
     pub(super) fn followers(&self, topic: &Topic) -> Vec<SessionKey> {
-        self.feeds.get(topic.as_str()).map_or_else(Vec::new, |feed| feed.followers.iter().copied().collect())
+        let Some(feed) = self.feeds.get(topic.as_str()) else { return Vec::new() };
+        let mut followers: Vec<SessionKey> = feed.followers.iter().copied().collect();
+        followers.sort_unstable();
+        followers
     }
 
     /// A topic's log has something new.

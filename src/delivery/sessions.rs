@@ -9,7 +9,7 @@ use homing_protocol::session::Session;
 use super::outlet::Outlet;
 
 /// Names a session of a shard; a key of a session that is gone finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey {
     index: u32,
     version: u32,
