@@ -263,7 +263,10 @@ impl Shard {
         self.observer.cursor_writes.increment(parts.len() as u64);
         for CursorPart { key, id, rewind, confirm } in parts {
             let reply = reply(self, confirm);
-            self.reply(key, Command::WriteCursor { topic: topic.clone(), id, rewind, confirm }, reply, now);
+            let command = Command::WriteCursor { topic: topic.clone(), id, rewind, confirm };
+            if command.awaits_success() || matches!(reply, Reply::Failed(_)) {
+                self.reply(key, command, reply, now);
+            }
         }
     }
 

@@ -199,6 +199,13 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the session must be told that this was done. If not, it takes that for granted unless it is told that it
+    /// failed: most cursors, which would else call each session back to memory to no effect.
+    #[must_use]
+    pub fn awaits_success(&self) -> bool {
+        !matches!(self, Self::WriteCursor { rewind: None, confirm: false, .. })
+    }
+
     /// Whether it concerns topics only: what Redis says to it says nothing about the inbox.
     pub(super) fn is_of_topic(&self) -> bool {
         matches!(

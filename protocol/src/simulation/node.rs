@@ -380,6 +380,9 @@ impl Node {
                     if world.redis.fault == Some(Fault::ReadPassesWhatCameBack) {
                         self.pass_all_seen(&mut command, &mut answer);
                     }
+                    if !command.awaits_success() && !matches!(answer, Reply::Failed(_)) {
+                        continue;
+                    }
                     self.complete(world, key, command, answer);
                 }
                 (order, None | Some(Reply::Failed(_))) => self.orders.push(order),

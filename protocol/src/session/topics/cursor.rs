@@ -68,9 +68,14 @@ impl Session {
             }
             let Some(mut followed) = topics.followed.edit(index) else { continue };
             left -= 1;
-            followed.writing = Some(followed.cursor);
-            let (topic, id) = (followed.topic.clone(), followed.cursor);
-            commands.push(Command::WriteCursor { topic, id, rewind: followed.rewind, confirm });
+            let (topic, id, rewind) = (followed.topic.clone(), followed.cursor, followed.rewind);
+            let command = Command::WriteCursor { topic, id, rewind, confirm };
+            if command.awaits_success() {
+                followed.writing = Some(id);
+            } else {
+                followed.written = id;
+            }
+            commands.push(command);
         }
     }
 
@@ -228,7 +233,10 @@ impl Session {
     pub(in super::super) fn handle_cursor_failed(&mut self, now: Now, topic: &Topic) {
         let Some(topics) = &mut self.topics else { return };
         let Some(mut followed) = topics.followed.find(topic) else { return };
-        followed.writing = None;
+        if followed.writing.take().is_none() {
+            // It was taken for written.
+            followed.written = EntryId::MIN;
+        }
         topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + WRITE_RETRY_MS);
     }
 

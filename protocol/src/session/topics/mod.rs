@@ -91,7 +91,7 @@ struct Followed {
     /// All up to here is done with, and what of it Redis knows.
     cursor: EntryId,
     written: EntryId,
-    /// What is being written now.
+    /// What is being written now, if that is not taken for granted.
     writing: Option<EntryId>,
     /// Redis's cursor, which lies beyond ours and must go back.
     rewind: Option<EntryId>,

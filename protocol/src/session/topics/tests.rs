@@ -299,6 +299,9 @@ impl World {
         }
         for (command, answer) in std::mem::take(&mut connection.flight) {
             let answer = answer.filter(|_| !lost).unwrap_or(Reply::Failed(Failure::Disconnected));
+            if !command.awaits_success() && !matches!(answer, Reply::Failed(_)) {
+                continue;
+            }
             self.with(|session, now, actions| session.handle_reply(now, command, answer, actions), None);
         }
     }
