@@ -6,7 +6,7 @@ use homing_protocol::session::{Attachment, Command, Failure, FollowChange, Now, 
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
-use super::fan_out::{CursorGroup, CursorMove};
+use super::cursors::{CursorGroup, CursorMove};
 use super::feeds::Wish;
 use super::link::ClientId;
 use super::pipeline::{self, Target};

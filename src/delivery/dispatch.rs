@@ -247,7 +247,7 @@ impl Shard {
         match action {
             Action::Send(frame) => self.push(key, Frame::Own(frame)),
             Action::SendBatch => {
-                if let Some(frame) = self.shared_frame.clone() {
+                if let Some(frame) = self.fan_outs.frame() {
                     self.push(key, Frame::Shared(frame));
                 }
             }

@@ -1,128 +1,56 @@
-//! Topics of a shard: from wake-ups over one read to all their followers, and followers' cursors back in few commands.
+//! Topics of a shard: from wake-ups over one read to all their followers.
+//!
+//! A read is handed out to a part of its followers at a time, so that whoever waits for a message of its own does not
+//! wait until all of them have it. Invariant: a topic is not read on before all of its followers have what was read.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::vec::IntoIter;
 
 use bytes::Bytes;
 use homing_protocol::id::EntryId;
-use homing_protocol::name::Name;
-use homing_protocol::session::{Command, Failure, Now, Reply, TopicBatch};
-use homing_protocol::topic::{Topic, cursor_score};
+use homing_protocol::session::{Now, TopicBatch};
+use homing_protocol::topic::Topic;
 
 use super::feeds::Wish;
-use super::pipeline::Target;
 use super::sessions::SessionKey;
 use super::shard::{Shard, TICK_MS, millis};
 use super::{pipeline, topic_pipeline};
 use crate::store::replies::{self, Value};
 use crate::store::resp::Commands;
-use crate::store::{Function, Key, KeySpace, StoreError, topics};
-
-/// Cursors in one command: each costs Redis about a microsecond, and ten in a set of a million that is being saved.
-const CURSORS_MAX: usize = 256;
+use crate::store::{Key, KeySpace, StoreError, topics};
 
 /// Time between two tries of feeds that Redis refused.
 const RETRY_MS: u64 = 500;
 
-/// Cursors of many sessions in one topic.
-#[derive(Debug)]
-pub(super) struct CursorGroup {
-    topic: Topic,
-    parts: Vec<CursorPart>,
-}
+/// Followers that are given a batch before others get their turn. Each will acknowledge it, and the runtime runs 61 tasks
+/// between two turns of the shard: with more followers than that, acks would queue up, and behind them whatever else
+/// clients and producers want.
+const FOLLOWERS_MAX: usize = 16;
 
-/// A session's cursor.
-#[derive(Debug)]
-struct CursorPart {
-    key: SessionKey,
-    id: EntryId,
-    rewind: Option<EntryId>,
-    /// The recorded generation is asked for, too: an ack that waits for this is confirmed only if it is the session's.
-    confirm: bool,
-}
-
-/// What sessions want to be written, gathered while a pipeline is put together.
+/// What topics brought and not all of their followers have.
 #[derive(Debug, Default)]
-pub(super) struct CursorWrites {
-    /// By topic, and whether they must go back.
-    groups: HashMap<(Topic, bool), Vec<CursorWrite>>,
+pub(super) struct FanOuts {
+    waiting: VecDeque<FanOut>,
+    /// The frame of the one that is being handed out.
+    frame: Option<Bytes>,
 }
 
-/// A session's cursor, what stands for its device there, and where its device's record is, if that is asked for.
 #[derive(Debug)]
-struct CursorWrite {
-    key: SessionKey,
-    id: EntryId,
-    rewind: Option<EntryId>,
-    member: String,
-    record: Option<(String, Name)>,
+struct FanOut {
+    number: u64,
+    batch: TopicBatch,
+    frame: Option<Bytes>,
+    followers: IntoIter<SessionKey>,
 }
 
-/// Where a session's cursor goes.
-#[derive(Debug)]
-pub(super) struct CursorMove {
-    pub(super) topic: Topic,
-    pub(super) id: EntryId,
-    pub(super) rewind: Option<EntryId>,
-    pub(super) confirm: bool,
-}
-
-impl CursorWrites {
-    /// Adds a session's cursor.
-    pub(super) fn add(&mut self, keys: &KeySpace, key: SessionKey, target: Target<'_>, write: CursorMove) {
-        let Target { user, device } = target;
-        let CursorMove { topic, id, rewind, confirm } = write;
-        let member = KeySpace::cursor_member(user, device);
-        let record = confirm.then(|| (keys.name(Key::Devices(user)), device.clone()));
-        let write = CursorWrite { key, id, rewind, member, record };
-        self.groups.entry((topic, rewind.is_some())).or_default().push(write);
+impl FanOuts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
-    /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
-    pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
-        let mut groups = Vec::new();
-        for ((topic, rewinds), writes) in self.groups.drain() {
-            let key = keys.name(Key::Cursors(&topic));
-            for writes in writes.chunks(CURSORS_MAX) {
-                if rewinds {
-                    pipeline.add(&rewind(&key, writes));
-                } else {
-                    let mut command = pipeline.command(3 + 2 * writes.len());
-                    // Whoever is late, another connection of the device, cannot take a cursor back.
-                    command.arg("ZADD").arg(&key).arg("GT");
-                    for CursorWrite { id, member, .. } in writes {
-                        command.number(cursor_score(*id)).arg(member);
-                    }
-                }
-                for (devices, device) in writes.iter().filter_map(|write| write.record.as_ref()) {
-                    pipeline.command(3).arg("HGET").arg(devices).arg(device.as_str());
-                }
-                let part = |write: &CursorWrite| CursorPart {
-                    key: write.key,
-                    id: write.id,
-                    rewind: write.rewind,
-                    confirm: write.record.is_some(),
-                };
-                groups.push(CursorGroup { topic: topic.clone(), parts: writes.iter().map(part).collect() });
-            }
-        }
-        groups
-    }
-}
-
-/// Takes cursors back that still lie where they were found.
-fn rewind(key: &str, writes: &[CursorWrite]) -> redis::Cmd {
-    let mut call = Function::RewindCursors.call(&[key]);
-    for CursorWrite { id, rewind, member, .. } in writes {
-        let from = rewind.unwrap_or(*id);
-        call.arg(member).arg(cursor_score(from)).arg(cursor_score(*id));
-    }
-    call
-}
-
-impl CursorGroup {
-    /// Commands of the pipeline.
-    pub(super) fn replies(&self) -> usize {
-        1 + self.parts.iter().filter(|part| part.confirm).count()
+    /// The frame of the batch that a session is being given.
+    pub(super) fn frame(&self) -> Option<Bytes> {
+        self.frame.clone()
     }
 }
 
@@ -174,7 +102,7 @@ impl Shard {
         }
         let outcome = match wish {
             Wish::Head(_) => self.complete_head(&topic, pipeline::next(values), now),
-            Wish::Read { after, count, .. } => self.complete_feed(&topic, (after, count), values, now),
+            Wish::Read { after, count, .. } => self.complete_feed(&topic, (after, count), values),
         };
         if let Err(error) = outcome {
             self.feeds.answered(&topic, None, false);
@@ -199,7 +127,6 @@ impl Shard {
         topic: &Topic,
         (after, count): (EntryId, u64),
         values: &mut impl Iterator<Item = Value<'a>>,
-        now: Now,
     ) -> Result<(), StoreError> {
         let entries = replies::entries(pipeline::next(values))?;
         let trimmed = topics::optional_id(pipeline::next(values))?;
@@ -221,58 +148,52 @@ impl Shard {
             let bytes: usize = entries.iter().flat_map(|entry| &entry.fields).map(|(_, value)| value.len()).sum();
             self.feeds.saw(topic, (bytes / entries.len()) as u64);
         }
-        self.shared_frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
-        for key in self.feeds.followers(topic) {
-            let Some(held) = self.sessions.get_mut(key) else { continue };
-            held.session.handle_topic_batch(now, &batch, held.outlet.is_blocked(), &mut self.actions);
-            self.attend(key, now);
-        }
-        self.shared_frame = None;
+        let frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
+        let (number, followers) = self.feeds.begin_fan_out(topic);
+        self.fan_outs.waiting.push_back(FanOut { number, batch, frame, followers: followers.into_iter() });
         Ok(())
     }
 
-    /// The replies of a group came back.
-    pub(super) fn complete_cursors<'a>(
-        &mut self,
-        group: CursorGroup,
-        values: &mut impl Iterator<Item = Value<'a>>,
-        now: Now,
-    ) {
-        let written = replies::check(pipeline::next(values)).map(drop);
-        let written = written.map_err(|error| self.note_failure(&error));
-        self.hand_out_cursors(group, now, |shard, confirm| {
-            let generation = if confirm { pipeline::recorded_generation(pipeline::next(values)) } else { Ok(None) };
-            let generation = generation.map_err(|error| shard.note_failure(&error));
-            written.and(generation).map_or_else(Reply::Failed, |generation| Reply::CursorWritten { generation })
-        });
-    }
-
-    /// Whether a group was written is unknown.
-    pub(super) fn lose_cursors(&mut self, group: CursorGroup, now: Now) {
-        self.hand_out_cursors(group, now, |_, _| Reply::Failed(Failure::Disconnected));
-    }
-
-    /// Gives each session's command back as it gave it, with a reply that depends on whether it is to be confirmed.
-    fn hand_out_cursors(
-        &mut self,
-        group: CursorGroup,
-        now: Now,
-        mut reply: impl FnMut(&mut Self, bool) -> Reply<&'static [u8]>,
-    ) {
-        let CursorGroup { topic, parts } = group;
-        self.observer.cursor_writes.increment(parts.len() as u64);
-        for CursorPart { key, id, rewind, confirm } in parts {
-            let reply = reply(self, confirm);
-            let command = Command::WriteCursor { topic: topic.clone(), id, rewind, confirm };
-            if command.awaits_success() || matches!(reply, Reply::Failed(_)) {
-                self.reply(key, command, reply, now);
-            }
+    /// Gives some followers what their topics brought.
+    pub(super) fn fan_out(&mut self) {
+        let mut left = FOLLOWERS_MAX;
+        while left > 0
+            && let Some(fan_out) = self.fan_outs.waiting.pop_front()
+        {
+            left -= self.fan_out_to(fan_out, left);
         }
     }
 
-    fn note_failure(&mut self, error: &StoreError) -> Failure {
-        self.note_error(error);
-        pipeline::failure(error)
+    /// Gives all of them all of it.
+    pub(super) fn finish_fan_outs(&mut self) {
+        while let Some(fan_out) = self.fan_outs.waiting.pop_front() {
+            self.fan_out_to(fan_out, usize::MAX);
+        }
+    }
+
+    /// Gives at most so many followers a batch; how many that were.
+    fn fan_out_to(&mut self, mut fan_out: FanOut, count_max: usize) -> usize {
+        let now = self.now();
+        let FanOut { number, batch, frame, followers } = &mut fan_out;
+        if !self.feeds.is_fanning_out(batch.topic(), *number) {
+            // All who had followed are gone; whoever follows since was told where the log ended.
+            return 0;
+        }
+        self.fan_outs.frame.clone_from(frame);
+        let mut count = 0;
+        for key in followers.take(count_max) {
+            count += 1;
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.session.handle_topic_batch(now, batch, held.outlet.is_blocked(), &mut self.actions);
+            self.attend(key, now);
+        }
+        self.fan_outs.frame = None;
+        if fan_out.followers.len() > 0 {
+            self.fan_outs.waiting.push_front(fan_out);
+        } else {
+            self.feeds.end_fan_out(fan_out.batch.topic());
+        }
+        count
     }
 
     /// Lost wake-ups of topics are made good here, as the sweep does for inboxes, and what was refused is tried again.

@@ -29,6 +29,8 @@ struct Feed {
     dirty: bool,
     /// A question or a read is on its way.
     asking: bool,
+    /// The number of the fan-out of what was read; it is not read on meanwhile.
+    fan_out: Option<u64>,
     /// Bytes of an entry, on the average of those that were read last.
     entry_bytes: u64,
     followers: HashSet<SessionKey>,
@@ -62,6 +64,8 @@ pub(super) struct Feeds {
     /// To be subscribed to, and to be dropped.
     pub(super) added: Vec<Topic>,
     pub(super) dropped: Vec<Topic>,
+    /// Fan-outs that were ever begun.
+    fan_outs: u64,
     /// Feeds that may want something.
     waiting: VecDeque<Topic>,
     /// Feeds that the sweep has not come to, and how many it takes with each tick.
@@ -84,6 +88,7 @@ impl Feeds {
                 head: None,
                 dirty: false,
                 asking: false,
+                fan_out: None,
                 entry_bytes: ENTRY_BYTES,
                 followers: HashSet::new(),
             }
@@ -115,6 +120,29 @@ impl Feeds {
         let mut followers: Vec<SessionKey> = feed.followers.iter().copied().collect();
         followers.sort_unstable();
         followers
+    }
+
+    /// What was read of a topic is handed out from now on, to whom follows it now; the fan-out's number.
+    pub(super) fn begin_fan_out(&mut self, topic: &Topic) -> (u64, Vec<SessionKey>) {
+        self.fan_outs += 1;
+        if let Some(feed) = self.feeds.get_mut(topic.as_str()) {
+            feed.fan_out = Some(self.fan_outs);
+        }
+        (self.fan_outs, self.followers(topic))
+    }
+
+    /// Whether the followers are still those whom the fan-out was begun for: all may be gone, and others have come.
+    pub(super) fn is_fanning_out(&self, topic: &Topic, number: u64) -> bool {
+        self.feeds.get(topic.as_str()).is_some_and(|feed| feed.fan_out == Some(number))
+    }
+
+    /// All followers have what was read.
+    pub(super) fn end_fan_out(&mut self, topic: &Topic) {
+        let Some(feed) = self.feeds.get_mut(topic.as_str()) else { return };
+        feed.fan_out = None;
+        if feed.dirty {
+            self.waiting.push_back(feed.topic.clone());
+        }
     }
 
     /// A topic's log has something new.
@@ -188,7 +216,7 @@ impl Feeds {
         while bytes < PIPELINE_BYTES_MAX {
             let Some(topic) = self.waiting.pop_front() else { break };
             let Some(feed) = self.feeds.get_mut(topic.as_str()) else { continue };
-            if !feed.subscribed || !feed.dirty || feed.asking {
+            if !feed.subscribed || !feed.dirty || feed.asking || feed.fan_out.is_some() {
                 continue;
             }
             feed.asking = true;
@@ -293,6 +321,39 @@ mod tests {
         feeds.subscribed(&topic);
         assert_eq!(feeds.take_wishes(), [Wish::Head(topic.clone())]);
         assert!(feeds.is_asking(&topic));
+    }
+
+    // Else its followers' outlets would fill faster than they are written, and what is read wait in this process.
+    #[test]
+    fn a_topic_is_not_read_on_before_all_followers_have_what_was_read() {
+        let (mut feeds, topics) = feeds_at_rest(1);
+        let topic = &topics[0];
+        feeds.wake(topic.as_str());
+        assert_eq!(feeds.take_wishes(), [read(topic, EntryId { ms: 5, seq: 0 })]);
+        let seen = EntryId { ms: 6, seq: 0 };
+        feeds.answered(topic, Some(seen), false);
+        let (number, followers) = feeds.begin_fan_out(topic);
+        assert_eq!(followers, [SessionKey::of(1)]);
+        assert_eq!(feeds.follow(topic, SessionKey::of(2)), Some(seen), "who comes now reads the log by itself");
+        feeds.wake(topic.as_str());
+        assert_eq!(feeds.take_wishes(), []);
+        assert!(feeds.is_fanning_out(topic, number));
+        feeds.end_fan_out(topic);
+        assert!(!feeds.is_fanning_out(topic, number));
+        assert_eq!(feeds.take_wishes(), [read(topic, seen)], "the wake-up was not forgotten");
+    }
+
+    #[test]
+    fn what_is_handed_out_to_followers_who_left_ends_nothing_of_those_who_came() {
+        let (mut feeds, topics) = feeds_at_rest(1);
+        let topic = &topics[0];
+        let (first, _) = feeds.begin_fan_out(topic);
+        feeds.unfollow(topic, SessionKey::of(1));
+        feeds.follow(topic, SessionKey::of(2));
+        assert!(!feeds.is_fanning_out(topic, first));
+        let (second, followers) = feeds.begin_fan_out(topic);
+        assert_eq!(followers, [SessionKey::of(2)]);
+        assert!(feeds.is_fanning_out(topic, second) && !feeds.is_fanning_out(topic, first));
     }
 
     #[test]

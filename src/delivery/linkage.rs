@@ -95,6 +95,8 @@ impl Shard {
         self.note_flags(flags);
         let (followed, topics) = (users.clone(), topics.clone());
         self.io.link = Some(link);
+        // Of the epoch in which it was read.
+        self.finish_fan_outs();
         self.feeds.lose_link(self.primary != primary);
         self.note_primary(primary, now);
         // Subscriptions died with the old link; what was not in the new one's list is subscribed to next.

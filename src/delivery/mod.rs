@@ -7,6 +7,7 @@
 
 mod batch;
 mod control;
+mod cursors;
 mod dispatch;
 mod drain;
 mod event;

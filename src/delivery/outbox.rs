@@ -14,6 +14,8 @@ const WRITES_MAX: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     due: VecDeque<(SessionKey, Arc<Outlet>)>,
+    /// Those that wait while topics are handed out; empty between.
+    aside: VecDeque<(SessionKey, Arc<Outlet>)>,
     scratch: Vec<u8>,
 }
 
@@ -26,15 +28,27 @@ impl Shard {
         }
     }
 
-    /// Writes some of what is to be sent; true if there is more.
-    pub(super) fn write_frames(&mut self) -> bool {
-        for _ in 0..WRITES_MAX {
-            let Some((key, outlet)) = self.outbox.due.pop_front() else { return false };
+    /// Writes some of what is to be sent, and hands out some of what topics brought, by turns, so that neither waits for
+    /// all of the other; true if there is more.
+    pub(super) fn hand_out(&mut self) -> bool {
+        self.write_frames(WRITES_MAX);
+        if !self.fan_outs.is_empty() {
+            std::mem::swap(&mut self.outbox.due, &mut self.outbox.aside);
+            self.fan_out();
+            // While it is in the caches.
+            self.write_frames(usize::MAX);
+            std::mem::swap(&mut self.outbox.due, &mut self.outbox.aside);
+        }
+        !self.outbox.due.is_empty() || !self.fan_outs.is_empty()
+    }
+
+    fn write_frames(&mut self, count_max: usize) {
+        for _ in 0..count_max {
+            let Some((key, outlet)) = self.outbox.due.pop_front() else { return };
             if outlet.write_out(&mut self.outbox.scratch) {
                 let now = self.now();
                 self.attend(key, now);
             }
         }
-        !self.outbox.due.is_empty()
     }
 }

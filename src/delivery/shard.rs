@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Action, Command, Now, SessionConfig};
 use homing_protocol::topic::Topic;
@@ -17,9 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant as TokioInstant;
 
 use super::batch::{Answer, Flight, Order};
+use super::cursors::CursorWrites;
 use super::drain::Draining;
 use super::event::{Event, ShardHandle};
-use super::fan_out::CursorWrites;
+use super::fan_out::FanOuts;
 use super::feeds::Feeds;
 use super::hints::Taken;
 use super::link::{ClientId, Link};
@@ -124,8 +124,7 @@ pub struct Shard {
     pub(super) added: Vec<Name>,
     pub(super) dropped: Vec<Name>,
     pub(super) feeds: Feeds,
-    /// The frame of the topic batch that is being handed out.
-    pub(super) shared_frame: Option<Bytes>,
+    pub(super) fan_outs: FanOuts,
     pub(super) cursor_writes: CursorWrites,
     pub(super) outbox: Outbox,
     pub(super) io: Io,
@@ -211,7 +210,7 @@ impl Shard {
             added: Vec::new(),
             dropped: Vec::new(),
             feeds: Feeds::default(),
-            shared_frame: None,
+            fan_outs: FanOuts::default(),
             cursor_writes: CursorWrites::default(),
             outbox: Outbox::default(),
             io: Io::default(),

@@ -113,7 +113,7 @@ impl Shard {
             if self.send_follows() {
                 waiting.hints = false;
             }
-            let has_more = self.write_frames();
+            let has_more = self.hand_out();
             if self.is_drained() {
                 return Poll::Ready(());
             }

@@ -77,6 +77,8 @@ pub enum Fault {
     TrimForgotten,
     /// What a node had asked for followers who are gone counts for those who follow since.
     AnswerOfAnotherFeed,
+    /// What a node had read of a topic is handed out in the next epoch, too.
+    FanOutOutlivesEpoch,
     /// A cursor of an older epoch is taken back wherever it is by now.
     RewindsBlindly,
     /// Sessions do not look at what retention took from a topic.

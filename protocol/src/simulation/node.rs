@@ -13,7 +13,7 @@ use crate::close::CloseCode;
 use crate::id::EntryId;
 use crate::session::{Action, Command, Failure, Now, Reply, Session, Urgency};
 use crate::topic::Topic;
-use feeds::Feed;
+use feeds::{FanOut, Feed};
 use flight::{Flight, Item, confirm_early};
 
 /// What all nodes share.
@@ -77,6 +77,7 @@ pub struct Node {
     nonce: u64,
     feeds: BTreeMap<Topic, Feed>,
     feeds_sweep_at_ms: u64,
+    fan_outs: VecDeque<FanOut>,
     /// The frame of the batch that is being handed to sessions.
     shared_frame: Option<String>,
 }
@@ -96,6 +97,7 @@ impl Node {
             nonce: 0,
             feeds: BTreeMap::new(),
             feeds_sweep_at_ms: feeds::SWEEP_MS,
+            fan_outs: VecDeque::new(),
             shared_frame: None,
         }
     }

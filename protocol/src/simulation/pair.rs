@@ -246,6 +246,11 @@ impl Pair {
         self.nodes[node].reply(&mut self.world)
     }
 
+    /// The next follower is given what its topic brought.
+    pub fn fan_out(&mut self, node: usize) -> bool {
+        self.nodes[node].fan_out(&mut self.world)
+    }
+
     pub fn hear(&mut self, node: usize) -> bool {
         self.nodes[node].hear(&mut self.world)
     }
@@ -307,7 +312,8 @@ impl Pair {
                 | self.nodes[node].subscribe()
                 | self.nodes[node].subscribed()
                 | self.hear(node)
-                | self.turn(node);
+                | self.turn(node)
+                | self.fan_out(node);
             if !moved {
                 return progress;
             }

@@ -36,10 +36,12 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::ConfirmBeforeCursor, scenario::topic_crash()),
         (Fault::ConfirmCursorForAnyGeneration, scenario::topic_takeover()),
         (Fault::ReadPassesWhatCameBack, scenario::topic_window()),
-        (Fault::BatchWithoutPlace, scenario::topic_window()),
+        // A session that reads at once what it missed is given nothing before that came.
+        (Fault::BatchWithoutPlace, Scenario { eager: false, ..scenario::topic_window() }),
         (Fault::FollowSilently, scenario::topic_hints()),
         (Fault::CursorsForgottenLate, scenario::topic_calls()),
         (Fault::AnswerOfAnotherFeed, scenario::topic_links()),
+        (Fault::FanOutOutlivesEpoch, scenario::topic_fan_out()),
         (Fault::RewindsBlindly, scenario::topic_lost_log()),
         (Fault::TrimForgotten, scenario::broadcast()),
         (Fault::TrimUnseenByNode, scenario::topic_retention()),

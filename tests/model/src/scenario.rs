@@ -197,6 +197,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         topic_moved_follow(),
         topic_retention(),
         topic_rewind(),
+        topic_fan_out(),
         topic_lost_log(),
         topic_unconfirmed(),
         topic_millisecond(),

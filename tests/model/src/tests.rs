@@ -43,7 +43,8 @@ keeps_the_promise! {
     takeover late_acks sweep two_devices links queued_attach subscription repair moved_repair lost_records rewind forget crash flags
     rolled_back struck
     topic_takeover topic_crash topic_links topic_window topic_hints topic_subscription topic_devices topic_follows topic_calls
-    topic_moved_follow topic_retention topic_rewind topic_lost_log topic_unconfirmed topic_millisecond broadcast
+    topic_moved_follow topic_retention topic_rewind topic_fan_out topic_lost_log topic_unconfirmed topic_millisecond
+    broadcast
 }
 
 fn found(fault: Fault) -> Vec<String> {
@@ -103,6 +104,7 @@ finds! {
     a_follow_that_is_told_to_nobody_is_found: FollowSilently => "undelivered";
     a_cursor_that_is_forgotten_late_is_found: CursorsForgottenLate => "redelivered" | "unwritten";
     an_answer_for_followers_who_are_gone_is_found: AnswerOfAnotherFeed => "undelivered";
+    a_fan_out_that_outlives_its_epoch_is_found: FanOutOutlivesEpoch => "undelivered" | "redelivered";
     a_cursor_that_is_taken_back_blindly_is_found: RewindsBlindly => "redelivered" | "unwritten";
     a_trim_that_is_forgotten_with_its_log_is_found: TrimForgotten => "untold";
     a_trim_that_a_node_does_not_see_is_found: TrimUnseenByNode => "untold";

@@ -40,6 +40,8 @@ pub(crate) enum Step {
     Send(usize),
     Execute(usize),
     Reply(usize),
+    /// One follower is given what its topic brought.
+    FanOut(usize),
     Subscribed(usize),
     Hear(usize),
     /// The next hint is lost without anybody noticing, or comes twice.
@@ -187,7 +189,9 @@ impl World {
 
     /// Whether nothing is under way. Every other state leads to such ones by steps that need no mishap.
     fn rests(&self) -> bool {
-        let rests = |node: &Node| node.linked && node.flight() == (false, false) && node.hints.is_empty();
+        let rests = |node: &Node| {
+            node.linked && node.flight() == (false, false) && node.hints.is_empty() && !node.is_fanning_out()
+        };
         self.pair.nodes.iter().all(rests)
     }
 
@@ -202,9 +206,10 @@ impl World {
             }
         };
         for node in 0..self.pair.nodes.len() {
-            for step in [Step::Send(node), Step::Execute(node), Step::Reply(node), Step::Subscribed(node)] {
+            for step in [Step::Send(node), Step::Execute(node), Step::Reply(node), Step::FanOut(node)] {
                 may(step);
             }
+            may(Step::Subscribed(node));
             for step in [Step::Hear(node), Step::DropHint(node), Step::RepeatHint(node), Step::Relink(node)] {
                 may(step);
             }
@@ -243,6 +248,7 @@ impl World {
             Step::Send(_) => !self.eager,
             Step::Execute(node) => nodes[node].flight().0,
             Step::Reply(node) => nodes[node].flight().1,
+            Step::FanOut(node) => nodes[node].is_fanning_out(),
             Step::Subscribed(node) => nodes[node].is_subscribing(),
             Step::Hear(node) => !nodes[node].hints.is_empty(),
             Step::DropHint(node) | Step::RepeatHint(node) => {
@@ -298,6 +304,7 @@ impl World {
             Step::Send(node) => drop(pair.send(node)),
             Step::Execute(node) => drop(pair.execute(node)),
             Step::Reply(node) => drop(pair.reply(node)),
+            Step::FanOut(node) => drop(pair.fan_out(node)),
             Step::Subscribed(node) => drop(pair.nodes[node].subscribed()),
             Step::Hear(node) => drop(pair.hear(node)),
             Step::DropHint(node) => {

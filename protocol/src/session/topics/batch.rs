@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use crate::frame::MessagesFrame;
 use crate::id::EntryId;
-use crate::message::{Entry, Envelope};
+use crate::message::{Entry, Envelope, Expiry};
 use crate::topic::Topic;
 
 /// Entries that a node has read from a topic's log, in order and without a hole after `prev`.
-#[derive(Clone, Debug)]
-pub struct TopicBatch<'a> {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicBatch {
     topic: Topic,
     /// The node had seen the log up to here before, or retention has taken what it had not seen.
     prev: EntryId,
-    messages: Vec<TopicMessage<'a>>,
+    messages: Vec<TopicMessage>,
     /// The messages' JSON, one after the other.
     texts: String,
     /// One frame with all of them, for whom it fits.
@@ -22,14 +22,25 @@ pub struct TopicBatch<'a> {
     is_plain: bool,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct TopicMessage<'a> {
+/// One of them: what its envelope says, and where its JSON stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TopicMessage {
     pub(super) id: EntryId,
-    pub(super) envelope: Envelope<'a>,
+    pub(super) payload_bytes: usize,
+    expiry: Expiry,
+    aim: Option<Box<[u8]>>,
+    receipt: bool,
     text: Range<usize>,
 }
 
-impl<'a> TopicBatch<'a> {
+impl TopicMessage {
+    pub(super) fn envelope(&self) -> Envelope<'_> {
+        let Self { payload_bytes, expiry, ref aim, receipt, .. } = *self;
+        Envelope { payload_bytes, expiry, aim: aim.as_deref(), receipt }
+    }
+}
+
+impl TopicBatch {
     /// Encodes entries that were read after `seen`; `trimmed` is the last entry that retention had taken by then. Who
     /// was not given everything up to `trimmed` must find out what it missed, by a read of its own. Payloads over
     /// `payload_bytes_max` are not encoded: nobody is given them.
@@ -37,7 +48,7 @@ impl<'a> TopicBatch<'a> {
     pub fn new<B: AsRef<[u8]>>(
         topic: Topic,
         (seen, trimmed): (EntryId, EntryId),
-        entries: &'a [Entry<B>],
+        entries: &[Entry<B>],
         payload_bytes_max: usize,
         frame_bytes_max: u32,
     ) -> Self {
@@ -49,9 +60,13 @@ impl<'a> TopicBatch<'a> {
             if envelope.payload_bytes <= payload_bytes_max {
                 entry.encode_topic_into(&topic, 1, &mut texts);
             }
-            messages.push(TopicMessage { id: entry.id, envelope, text: begin..texts.len() });
+            let Envelope { payload_bytes, expiry, aim, receipt } = envelope;
+            let (aim, text) = (aim.map(Into::into), begin..texts.len());
+            messages.push(TopicMessage { id: entry.id, payload_bytes, expiry, aim, receipt, text });
         }
-        let is_plain = messages.iter().all(|message| !message.text.is_empty() && message.envelope.is_for_everybody());
+        let is_for_everybody =
+            |message: &TopicMessage| !message.text.is_empty() && message.envelope().is_for_everybody();
+        let is_plain = messages.iter().all(is_for_everybody);
         let mut batch = Self { topic, prev: seen.max(trimmed), messages, texts, frame: None, is_plain };
         if batch.is_plain {
             let mut frame = MessagesFrame::new(frame_bytes_max as usize);
@@ -84,11 +99,11 @@ impl<'a> TopicBatch<'a> {
         self.prev
     }
 
-    pub(super) fn messages(&self) -> &[TopicMessage<'a>] {
+    pub(super) fn messages(&self) -> &[TopicMessage] {
         &self.messages
     }
 
-    pub(super) fn text(&self, message: &TopicMessage<'_>) -> &str {
+    pub(super) fn text(&self, message: &TopicMessage) -> &str {
         &self.texts[message.text.clone()]
     }
 

@@ -18,7 +18,7 @@ const REREAD_RETRY_MS: u64 = 1_000;
 
 impl Session {
     /// The node has read new entries.
-    pub fn handle_topic_batch(&mut self, now: Now, batch: &TopicBatch<'_>, blocked: bool, actions: &mut Vec<Action>) {
+    pub fn handle_topic_batch(&mut self, now: Now, batch: &TopicBatch, blocked: bool, actions: &mut Vec<Action>) {
         if self.attach != Attach::Done || !self.is_live() {
             return self.note_head(batch);
         }
@@ -37,7 +37,7 @@ impl Session {
         drop(followed);
         if shareable && is_all_new && batch.messages().len() <= room {
             for message in batch.messages() {
-                let (id, bytes) = (message.id, message.envelope.payload_bytes);
+                let (id, bytes) = (message.id, message.payload_bytes);
                 self.hand_out(now, index, id, bytes, actions);
             }
             self.heartbeat.sent(now);
@@ -50,7 +50,7 @@ impl Session {
             if message.id <= followed.position {
                 continue;
             }
-            match self.fate(now, message.id, 1, &message.envelope) {
+            match self.fate(now, message.id, 1, &message.envelope()) {
                 Fate::Deliver if room == 0 => {
                     if let Some(mut followed) = self.followed_mut(index) {
                         followed.dirty = true;
@@ -59,7 +59,7 @@ impl Session {
                 }
                 Fate::Deliver => {
                     room -= 1;
-                    self.hand_out(now, index, message.id, message.envelope.payload_bytes, actions);
+                    self.hand_out(now, index, message.id, message.payload_bytes, actions);
                     if let Some(full) = frame.push(|text| text.push_str(batch.text(message))) {
                         actions.push(Action::Send(full));
                     }
@@ -71,7 +71,7 @@ impl Session {
         self.note_turn();
     }
 
-    fn note_head(&mut self, batch: &TopicBatch<'_>) {
+    fn note_head(&mut self, batch: &TopicBatch) {
         if let Some(mut followed) = self.topics.as_mut().and_then(|topics| topics.followed.find(batch.topic())) {
             followed.head = Some(batch.last());
             followed.dirty |= followed.position < batch.last();

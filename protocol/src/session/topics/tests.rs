@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    fn with(&mut self, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>), batch: Option<&TopicBatch<'_>>) {
+    fn with(&mut self, work: impl FnOnce(&mut Session, Now, &mut Vec<Action>), batch: Option<&TopicBatch>) {
         let Some(connection) = &mut self.connection else { return };
         let mut actions = Vec::new();
         work(&mut connection.session, self.now, &mut actions);

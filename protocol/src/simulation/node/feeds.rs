@@ -1,6 +1,6 @@
 //! A node's topics: each is read once, however many of its sessions follow it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{Follow, Item, Node, World};
 use crate::id::EntryId;
@@ -25,9 +25,18 @@ pub(super) struct Feed {
     dirty: bool,
     /// A question or a read is on its way.
     asking: bool,
+    /// What was read is being handed out; it is not read on meanwhile.
+    fanning_out: bool,
     /// It could not be read; not before the next tick or link again.
     failed: bool,
     followers: BTreeSet<usize>,
+}
+
+/// What a topic brought, and who does not have it yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FanOut {
+    batch: TopicBatch,
+    followers: VecDeque<usize>,
 }
 
 /// What a feed wants of Redis.
@@ -52,6 +61,7 @@ impl Node {
             head: None,
             dirty: false,
             asking: false,
+            fanning_out: false,
             failed: false,
             followers: BTreeSet::new(),
         });
@@ -66,6 +76,7 @@ impl Node {
         feed.followers.remove(&key);
         if feed.followers.is_empty() {
             self.feeds.remove(topic);
+            self.drop_fan_outs();
         }
     }
 
@@ -75,6 +86,7 @@ impl Node {
             feed.followers.remove(&key);
             !feed.followers.is_empty()
         });
+        self.drop_fan_outs();
     }
 
     /// The user's topics have changed by a frame of this session.
@@ -147,7 +159,8 @@ impl Node {
         let mut wishes = Vec::new();
         for (topic, feed) in &mut self.feeds {
             let hears = feed.follow == Follow::Confirmed || early && feed.head.is_none();
-            if !hears || !(feed.dirty || early && feed.head.is_none()) || feed.asking || feed.failed {
+            if !hears || !(feed.dirty || early && feed.head.is_none()) || feed.asking || feed.fanning_out || feed.failed
+            {
                 continue;
             }
             feed.asking = true;
@@ -212,14 +225,42 @@ impl Node {
             if world.redis.fault == Some(Fault::BatchWithoutPlace) { Default::default() } else { (after, trimmed) };
         let batch = TopicBatch::new(topic.clone(), places, entries, usize::MAX, 1 << 20);
         self.answered(topic, Some(batch.last().max(after)), entries.len() >= READ_COUNT);
-        self.shared_frame = batch.frame().map(str::to_owned);
-        for key in self.followers(topic) {
+        if let Some(feed) = self.feeds.get_mut(topic) {
+            feed.fanning_out = true;
+        }
+        let followers = self.followers(topic).into();
+        self.fan_outs.push_back(FanOut { batch, followers });
+    }
+
+    /// Whether somebody does not have yet what a topic brought.
+    pub fn is_fanning_out(&self) -> bool {
+        !self.fan_outs.is_empty()
+    }
+
+    /// Gives the next follower what its topic brought.
+    pub fn fan_out(&mut self, world: &mut World) -> bool {
+        let Some(FanOut { batch, mut followers }) = self.fan_outs.pop_front() else { return false };
+        let topic = batch.topic().clone();
+        if let Some(key) = followers.pop_front() {
+            self.shared_frame = batch.frame().map(str::to_owned);
             let blocked = self.sessions[key].as_ref().is_some_and(|held| held.blocked);
             self.with(world, key, |session, now, actions| {
                 session.handle_topic_batch(now, &batch, blocked, actions);
             });
+            self.shared_frame = None;
         }
-        self.shared_frame = None;
+        if !followers.is_empty() {
+            self.fan_outs.push_front(FanOut { batch, followers });
+        } else if let Some(feed) = self.feeds.get_mut(&topic) {
+            feed.fanning_out = false;
+        }
+        true
+    }
+
+    /// Forgets fan-outs whose followers are all gone.
+    fn drop_fan_outs(&mut self) {
+        let feeds = &self.feeds;
+        self.fan_outs.retain(|fan_out| feeds.get(fan_out.batch.topic()).is_some_and(|feed| feed.fanning_out));
     }
 
     fn followers(&self, topic: &Topic) -> Vec<usize> {

@@ -136,6 +136,8 @@ impl Node {
         self.linked = true;
         self.hints.clear();
         let primary = world.redis.recover();
+        // Of the epoch in which it was read.
+        while world.redis.fault != Some(Fault::FanOutOutlivesEpoch) && self.fan_out(world) {}
         self.relink_feeds(primary != self.primary);
         if primary != self.primary && world.redis.fault != Some(Fault::EpochUnnoticed) {
             self.primary = primary;

@@ -86,6 +86,12 @@ pub(crate) fn topic_rewind() -> Scenario {
     Scenario { nodes: 1, ..on_topic("topic: rewind", begin, left) }
 }
 
+/// It does so while what a node has read is handed out.
+pub(crate) fn topic_fan_out() -> Scenario {
+    let left = Left { publish_to_topic: 2, ack: 1, rewind: 1, ..Left::default() };
+    Scenario { nodes: 1, ..on_topic("topic: rewind in a fan-out", &[FOLLOW, Step::Pass, PHONE, Step::Save], left) }
+}
+
 /// The same without the log, in which there is a cursor still: it must go back, and only once.
 pub(crate) fn topic_lost_log() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish_to_topic: 1, ack: 1, rewind: 1, ..Left::default() };
