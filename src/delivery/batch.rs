@@ -112,7 +112,7 @@ impl Shard {
         if self.io.flight.is_some() || self.io.link.is_none() {
             return;
         }
-        let feeds = self.feeds.has_wishes();
+        let feeds = self.feeds.has_wishes() && !self.fan_outs.is_full();
         if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims_due {
             return;
         }

@@ -27,10 +27,14 @@ const RETRY_MS: u64 = 500;
 /// clients and producers want.
 const FOLLOWERS_MAX: usize = 16;
 
-/// What topics brought and not all of their followers have.
+/// Bytes of what was read and not all followers have, beyond which no topic is read on.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What topics brought and not all of their followers have: one batch of each topic at most.
 #[derive(Debug, Default)]
 pub(super) struct FanOuts {
     waiting: VecDeque<FanOut>,
+    bytes: usize,
     /// The frame of the one that is being handed out.
     frame: Option<Bytes>,
 }
@@ -43,14 +47,37 @@ struct FanOut {
     followers: IntoIter<SessionKey>,
 }
 
+impl FanOut {
+    fn bytes(&self) -> usize {
+        self.batch.bytes() + self.frame.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 impl FanOuts {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
+    /// Whether so much waits that topics should not be read on.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_MAX
+    }
+
     /// The frame of the batch that a session is being given.
     pub(super) fn frame(&self) -> Option<Bytes> {
         self.frame.clone()
+    }
+
+    /// Behind all others, so that topics take turns: one that few follow does not wait for one that all do.
+    fn push(&mut self, fan_out: FanOut) {
+        self.bytes += fan_out.bytes();
+        self.waiting.push_back(fan_out);
+    }
+
+    fn pop(&mut self) -> Option<FanOut> {
+        let fan_out = self.waiting.pop_front()?;
+        self.bytes -= fan_out.bytes();
+        Some(fan_out)
     }
 }
 
@@ -150,7 +177,7 @@ impl Shard {
         }
         let frame = batch.frame().map(|frame| Bytes::copy_from_slice(frame.as_bytes()));
         let (number, followers) = self.feeds.begin_fan_out(topic);
-        self.fan_outs.waiting.push_back(FanOut { number, batch, frame, followers: followers.into_iter() });
+        self.fan_outs.push(FanOut { number, batch, frame, followers: followers.into_iter() });
         Ok(())
     }
 
@@ -158,7 +185,7 @@ impl Shard {
     pub(super) fn fan_out(&mut self) {
         let mut left = FOLLOWERS_MAX;
         while left > 0
-            && let Some(fan_out) = self.fan_outs.waiting.pop_front()
+            && let Some(fan_out) = self.fan_outs.pop()
         {
             left -= self.fan_out_to(fan_out, left);
         }
@@ -166,7 +193,7 @@ impl Shard {
 
     /// Gives all of them all of it.
     pub(super) fn finish_fan_outs(&mut self) {
-        while let Some(fan_out) = self.fan_outs.waiting.pop_front() {
+        while let Some(fan_out) = self.fan_outs.pop() {
             self.fan_out_to(fan_out, usize::MAX);
         }
     }
@@ -189,7 +216,7 @@ impl Shard {
         }
         self.fan_outs.frame = None;
         if fan_out.followers.len() > 0 {
-            self.fan_outs.waiting.push_front(fan_out);
+            self.fan_outs.push(fan_out);
         } else {
             self.feeds.end_fan_out(fan_out.batch.topic());
         }
@@ -208,5 +235,47 @@ impl Shard {
             self.feeds.begin_sweep(sweep_ms / TICK_MS);
         }
         self.feeds.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use homing_protocol::message::Entry;
+
+    use super::*;
+
+    fn fan_out(topic: &str, followers: u32, payload_bytes: usize) -> FanOut {
+        let data = vec![b'1'; payload_bytes];
+        let entry = Entry { id: EntryId { ms: 1, seq: 0 }, fields: vec![(b"data".to_vec(), data)] };
+        let places = (EntryId::MIN, EntryId::MIN);
+        let batch = TopicBatch::new(Topic::parse(topic).unwrap(), places, &[entry], BYTES_MAX, u32::MAX);
+        let followers = (0..followers).map(SessionKey::of).collect::<Vec<_>>().into_iter();
+        FanOut { number: 1, batch, frame: None, followers }
+    }
+
+    #[test]
+    fn a_topic_that_few_follow_does_not_wait_for_one_that_all_do() {
+        let mut fan_outs = FanOuts::default();
+        fan_outs.push(fan_out("all", 10_000, 10));
+        fan_outs.push(fan_out("few", 1, 10));
+        let mut first = fan_outs.pop().unwrap();
+        assert_eq!(first.followers.by_ref().take(FOLLOWERS_MAX).count(), FOLLOWERS_MAX);
+        fan_outs.push(first);
+        assert_eq!(fan_outs.pop().unwrap().batch.topic().as_str(), "few");
+        assert_eq!(fan_outs.pop().unwrap().followers.len(), 10_000 - FOLLOWERS_MAX);
+        assert!(fan_outs.is_empty());
+    }
+
+    // Thousands of topics with a backlog of large messages each would else be held at once.
+    #[test]
+    fn topics_are_not_read_on_while_much_waits_for_its_followers() {
+        let mut fan_outs = FanOuts::default();
+        fan_outs.push(fan_out("large", 1, BYTES_MAX / 4));
+        assert!(!fan_outs.is_full());
+        fan_outs.push(fan_out("larger", 1, BYTES_MAX / 2));
+        assert!(fan_outs.is_full());
+        fan_outs.pop().unwrap();
+        fan_outs.pop().unwrap();
+        assert_eq!(fan_outs.bytes, 0);
     }
 }

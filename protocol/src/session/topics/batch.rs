@@ -89,6 +89,12 @@ impl TopicBatch {
         self.messages.last().map_or(self.prev, |message| message.id.max(self.prev))
     }
 
+    /// About as many bytes of memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<TopicMessage>() * self.messages.len() + self.texts.len() + self.frame.as_ref().map_or(0, String::len)
+    }
+
     /// The frame of [`Action::SendBatch`](crate::session::Action::SendBatch).
     #[must_use]
     pub fn frame(&self) -> Option<&str> {

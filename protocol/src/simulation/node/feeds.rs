@@ -250,7 +250,7 @@ impl Node {
             self.shared_frame = None;
         }
         if !followers.is_empty() {
-            self.fan_outs.push_front(FanOut { batch, followers });
+            self.fan_outs.push_back(FanOut { batch, followers });
         } else if let Some(feed) = self.feeds.get_mut(&topic) {
             feed.fanning_out = false;
         }
