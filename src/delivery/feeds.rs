@@ -1,6 +1,6 @@
 //! The topics that sessions of one shard follow: each is read once, whoever many follow it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use homing_protocol::id::EntryId;
 use homing_protocol::topic::Topic;
@@ -33,7 +33,8 @@ struct Feed {
     fan_out: Option<u64>,
     /// Bytes of an entry, on the average of those that were read last.
     entry_bytes: u64,
-    followers: HashSet<SessionKey>,
+    /// In the order of their sessions' places, so that memory is gone through in one direction.
+    followers: BTreeSet<SessionKey>,
 }
 
 impl Feed {
@@ -90,7 +91,7 @@ impl Feeds {
                 asking: false,
                 fan_out: None,
                 entry_bytes: ENTRY_BYTES,
-                followers: HashSet::new(),
+                followers: BTreeSet::new(),
             }
         });
         feed.followers.insert(key);
@@ -114,12 +115,8 @@ impl Feeds {
         self.feeds.contains_key(topic.as_str())
     }
 
-    /// In the order of their sessions' places, so that memory is gone through in one direction.
     pub(super) fn followers(&self, topic: &Topic) -> Vec<SessionKey> {
-        let Some(feed) = self.feeds.get(topic.as_str()) else { return Vec::new() };
-        let mut followers: Vec<SessionKey> = feed.followers.iter().copied().collect();
-        followers.sort_unstable();
-        followers
+        self.feeds.get(topic.as_str()).map_or_else(Vec::new, |feed| feed.followers.iter().copied().collect())
     }
 
     /// What was read of a topic is handed out from now on, to whom follows it now; the fan-out's number.
@@ -263,6 +260,8 @@ impl Feeds {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn read(topic: &Topic, after: EntryId) -> Wish {
