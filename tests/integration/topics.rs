@@ -54,6 +54,26 @@ async fn one_append_reaches_every_follower_on_every_node() {
     assert_eq!((status, &receipt["followers"], &receipt["devices_acked"]), (200, &json!(6), &json!(6)));
 }
 
+// Followers are given what came some at a time.
+#[tokio::test]
+async fn many_followers_of_one_node_all_get_every_message_in_order() {
+    let (_redis, nodes) = cluster(1, NodeOptions::default()).await;
+    let mut clients = Vec::new();
+    for number in 0..50 {
+        clients.push(Client::connect(&nodes[0], &format!("user-{number}"), "web-1", confirming()).await);
+    }
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        ids.push(publish(&nodes[0], "/v1/broadcast", &number.to_string()).await);
+    }
+    for client in &mut clients {
+        for id in &ids {
+            assert_eq!(&client.next_message().await.id, id);
+        }
+        client.ack_confirmed(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+}
+
 // As the documentation says: a cursor tells where a device stands, not where it began.
 #[tokio::test]
 async fn a_device_that_began_after_a_message_counts_as_done_with_it_once_it_is_further() {

@@ -101,7 +101,7 @@ pub(crate) fn topic_lost_log() -> Scenario {
 
 /// Acks that nobody waits for: cursors gather them.
 pub(crate) fn topic_unconfirmed() -> Scenario {
-    let left = Left { connects: &[(0, 1)], ack: 1, pass: 1, crash: 1, ..Left::default() };
+    let left = Left { connects: &[(0, 1)], ack: 1, pass: 1, crash: 1, break_data: 1, ..Left::default() };
     let begin = &[FOLLOW, PHONE, Step::PublishToTopic, Step::PublishToTopic];
     Scenario { confirm: false, ..on_topic("topic: unconfirmed acks", begin, left) }
 }

@@ -127,6 +127,32 @@ fn a_cursor_that_was_not_written_is_dropped_with_its_epoch_also_by_a_session_tha
     }
 }
 
+// Nobody waits to hear that it was written, so only failure is told.
+#[test]
+fn a_cursor_that_was_taken_for_written_is_written_again_if_it_was_not() {
+    for failure in [Failure::Disconnected, Failure::Refused] {
+        let mut world = World { confirms: false, ..World::new(false) };
+        world.connect(0, 4, true);
+        world.settle();
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        world.pass(2_000);
+        world.send();
+        let flight = std::mem::take(&mut world.connection.as_mut().expect("it is connected").flight);
+        assert!(flight.iter().any(|(command, _)| matches!(command, Command::WriteCursor { confirm: false, .. })));
+        for (command, _) in flight {
+            let failed: Answer = Reply::Failed(failure);
+            world.with(|session, now, actions| session.handle_reply(now, command, failed, actions), None);
+        }
+        world.settle();
+        assert_eq!(world.cursors.get(&topics()[1]), None, "not at once: {failure:?}");
+        world.pass(2_000);
+        world.settle();
+        assert_eq!(world.cursors.get(&topics()[1]), Some(&world.last), "{failure:?}");
+    }
+}
+
 // The cursor may lie behind what the node has seen, if another node acknowledged it; only the log's own end tells, and
 // only if it was asked for later.
 #[test]
