@@ -37,8 +37,8 @@ pub enum PublishError {
         /// The bound that it breaks, if that is a number.
         limit: Option<Limit>,
     },
-    /// The inbox key holds something else than a stream.
-    #[error("the inbox of this user holds something else than a stream")]
+    /// The inbox's key, or that of the topic's log, holds something else than a stream.
+    #[error("the key of this inbox, or of this topic's log, holds something else than a stream: look at it, delete it")]
     InboxUnusable,
     /// Redis refused the write, or could not be reached: nothing was written.
     #[error("{0}")]
