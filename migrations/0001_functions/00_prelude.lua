@@ -56,17 +56,19 @@ local function save_device(devices, device, record)
   redis.call('HSET', devices, device, cjson.encode(record))
 end
 
--- Every device of the user: a table of name -> record, and their number.
+-- Every device of the user: a table of name -> record, and their number; and since when tokens are refused, or nil.
 local function all_devices(devices)
   local flat = redis.call('HGETALL', devices)
-  local records, count = {}, 0
+  local records, count, refuse_before = {}, 0, nil
   for i = 1, #flat, 2 do
     if is_device(flat[i]) then
       records[flat[i]] = cjson.decode(flat[i + 1])
       count = count + 1
+    elseif flat[i] == REFUSE_BEFORE then
+      refuse_before = flat[i + 1]
     end
   end
-  return records, count
+  return records, count, refuse_before
 end
 
 local function incarnation_of(devices)
@@ -170,9 +172,9 @@ local function wish_of(inbox, device, id)
 end
 
 -- Trims what every device has acknowledged. With no group, or with a known device that lacks its group (it will be
--- repaired at 0), nothing may go. Returns how many entries went.
-local function trim_acknowledged(inbox, devices)
-  local groups = groups_of(inbox)
+-- repaired at 0), nothing may go. Returns how many entries went. `groups` is for who has asked for them already.
+local function trim_acknowledged(inbox, devices, groups)
+  groups = groups or groups_of(inbox)
   if next(groups) == nil then return 0 end
   for _, device in ipairs(redis.call('HKEYS', devices)) do
     if is_device(device) and not groups[device] then return 0 end

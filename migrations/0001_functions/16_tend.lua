@@ -1,14 +1,29 @@
 -- homing_1_tend: the janitor's visit to one user: retention, idle devices, an inbox that nobody needs.
 --   KEYS  1 inbox  2 devices  3 asked, may be missing
---   ARGV  1 JSON {user, channels, length_max, age_max_ms, device_idle_ms, alive: {"<node>:<random>": true} or null,
---           page, presence}
+--   ARGV  1 user
+--         2 JSON {channels, length_max, age_max_ms, device_idle_ms, alive: {"<node>:<random>": true} or null, page,
+--           presence}
 --         alive null: node deaths may not be judged now.
 --   reply {inbox length, pending over all devices, oldest unacknowledged entry id or "", entries removed,
 --           drops over all devices, devices expired, 1 if page was used up: call again, now in Unix ms, with presence:
 --           {devices whose owner is dead: device, owner, ...},
 --           {{device, entry id, key or "", 1 if for that device only else 0}, ...}: drops that asked for a receipt}
 -- A function because each drop is counted for each device that had not acknowledged it, exactly once, and because a
--- device expires only if it is still offline.
+-- device expires only if it is still offline. Nearly all visits find nothing to do, and learn it from few commands.
+
+-- What a look at the inbox tells: its length, its first entry's id, its groups, each with its first pending entry, and
+-- how many are pending over all groups.
+local function survey(inbox)
+  local found = { length = redis.call('XLEN', inbox), groups = groups_of(inbox), pending = 0 }
+  if found.length > 0 then found.first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1][1] end
+  for name, group in pairs(found.groups) do
+    if group.pending > 0 then
+      group.first = redis.call('XPENDING', inbox, name)[2]
+      found.pending = found.pending + group.pending
+    end
+  end
+  return found
+end
 
 -- Acknowledges, for one group, pending entries before `cutoff`; returns how many.
 local function drop_pending(inbox, device, cutoff)
@@ -23,13 +38,12 @@ local function drop_pending(inbox, device, cutoff)
 end
 
 -- Which messages asked for receipts is a sorted set of their ids by their ms. What has left the inbox leaves it, too.
-local function prune_asked(inbox, asked)
+local function prune_asked(asked, first)
   if not asked or redis.call('EXISTS', asked) == 0 then return end
-  local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1]
   if not first then
     redis.call('DEL', asked)
   else
-    redis.call('ZREMRANGEBYSCORE', asked, '-inf', '(' .. (split_id(first[1])))
+    redis.call('ZREMRANGEBYSCORE', asked, '-inf', '(' .. (split_id(first)))
   end
 end
 
@@ -86,11 +100,18 @@ local function cut(inbox, groups, cutoff, drops)
   return removed
 end
 
-local function retain(inbox, asked, request, drops, receipts, now)
-  local groups = groups_of(inbox)
-  for name in pairs(groups) do drops[name] = drops[name] or 0 end
-  -- At least 1: before the entry 0-0 there is no interval that XPENDING would take.
-  local cutoff = whole(math.max(1, math.floor(now / 1000) - request.age_max_ms)) .. '-0'
+-- Whether there is an entry too many, or one before `cutoff`, be it one that is gone and still pending.
+local function is_overdue(found, request, cutoff)
+  if found.length > request.length_max then return true end
+  if found.first and id_less(found.first, cutoff) then return true end
+  for _, group in pairs(found.groups) do
+    if group.first and id_less(group.first, cutoff) then return true end
+  end
+  return false
+end
+
+local function retain(inbox, asked, request, groups, cutoff, drops, receipts)
+  for name in pairs(groups) do drops[name] = 0 end
   local more
   cutoff, more = within_page(asked, cutoff, request.page)
   note_receipts(inbox, asked, groups, cutoff, receipts)
@@ -109,9 +130,9 @@ end
 
 -- Returns how many devices expired, and those whose owner is dead with that owner: who announces presence has the
 -- index of that owner's devices, and strikes it; without presence they are struck here.
-local function expire_devices(inbox, devices, request, now)
+local function expire_devices(inbox, devices, user, records, request, now)
   local expired, lost = 0, {}
-  for device, record in pairs((all_devices(devices))) do
+  for device, record in pairs(records) do
     if record.owner ~= '' and type(request.alive) == 'table' and not request.alive[string.gsub(record.owner, '%.%d+$', '')] then
       if request.presence then
         lost[#lost + 1] = device
@@ -122,7 +143,7 @@ local function expire_devices(inbox, devices, request, now)
       end
     end
     if record.owner == '' and now / 1000 - record.last_seen_ms > request.device_idle_ms then
-      remove_device(inbox, devices, request.channels, request.user, device, record)
+      remove_device(inbox, devices, request.channels, user, device, record)
       expired = expired + 1
     end
   end
@@ -130,7 +151,7 @@ local function expire_devices(inbox, devices, request, now)
 end
 
 -- Writes what was dropped into the devices' records and tells their owners.
-local function report_drops(devices, request, drops)
+local function report_drops(devices, user, request, drops)
   local total = 0
   for device, count in pairs(drops) do
     local record = count > 0 and load_device(devices, device)
@@ -139,7 +160,7 @@ local function report_drops(devices, request, drops)
       record.dropped = record.dropped + count
       open_gap(record, 'retention', count)
       save_device(devices, device, record)
-      tell(request.channels, record.owner, { kind = 'gap', user = request.user, device = device, gap = record.gap })
+      tell(request.channels, record.owner, { kind = 'gap', user = user, device = device, gap = record.gap })
     end
   end
   return total
@@ -157,41 +178,60 @@ end
 -- Tokens are expected to live shorter than 30 days: a refusal that is older concerns none any more.
 local REFUSAL_KEPT_S = 30 * 24 * 60 * 60
 
+-- The last request and its text: it is the same for all users of a pass, and decoding it would be a tenth of a visit.
+local last_text, last_request
+
+local function decode(text)
+  if text ~= last_text then last_text, last_request = text, cjson.decode(text) end
+  return last_request
+end
+
+-- The oldest entry that a device has not acknowledged, or has not been given; "" if there is none.
+local function oldest_of(found)
+  local oldest
+  for _, group in pairs(found.groups) do
+    local first = group.first
+    -- What is pending lies before what the group has not been given.
+    if not first and found.first and id_less(group.last, found.first) then first = found.first end
+    if first and not (oldest and id_less(oldest, first)) then oldest = first end
+  end
+  return oldest or ''
+end
+
 local function tend(keys, argv)
   local inbox, devices, asked = keys[1], keys[2], keys[3]
-  local request = cjson.decode(argv[1])
+  local user, request = argv[1], decode(argv[2])
   local now = now_us()
-  local refuse_before = redis.call('HGET', devices, REFUSE_BEFORE)
+  local drops, removed, more, receipts = {}, 0, 0, {}
+  local found = survey(inbox)
+  prune_asked(asked, found.first)
+  -- At least 1: before the entry 0-0 there is no interval that XPENDING would take.
+  local cutoff = whole(math.max(1, math.floor(now / 1000) - request.age_max_ms)) .. '-0'
+  if is_overdue(found, request, cutoff) then
+    removed, more = retain(inbox, asked, request, found.groups, cutoff, drops, receipts)
+    found = nil
+  end
+  local dropped = report_drops(devices, user, request, drops)
+  local records, _, refuse_before = all_devices(devices)
   if refuse_before and now / 1000000 - tonumber(refuse_before) > REFUSAL_KEPT_S then
     redis.call('HDEL', devices, REFUSE_BEFORE)
   end
-  local drops, removed, more, receipts = {}, 0, 0, {}
-  prune_asked(inbox, asked)
-  if redis.call('EXISTS', inbox) == 1 then removed, more = retain(inbox, asked, request, drops, receipts, now) end
-  local dropped = report_drops(devices, request, drops)
-  local expired, lost = expire_devices(inbox, devices, request, now)
-  if more == 0 then removed = removed + trim_acknowledged(inbox, devices) end
-
-  local length = redis.call('XLEN', inbox)
-  local pending, oldest = 0, ''
-  local groups = groups_of(inbox)
-  for name, group in pairs(groups) do
-    pending = pending + group.pending
-    if group.pending > 0 then
-      local first = redis.call('XPENDING', inbox, name)[2]
-      if oldest == '' or id_less(first, oldest) then oldest = first end
-    end
+  local expired, lost = expire_devices(inbox, devices, user, records, request, now)
+  if expired > 0 then found = nil end
+  if more == 0 and not (found and found.length == 0) then
+    local trimmed = trim_acknowledged(inbox, devices, found and found.groups)
+    removed = removed + trimmed
+    if trimmed > 0 then found = nil end
   end
-  if length > 0 then
-    local first = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1][1]
-    for _, group in pairs(groups) do
-      if id_less(group.last, first) and (oldest == '' or id_less(first, oldest)) then oldest = first end
-    end
-  elseif next(groups) == nil then
+
+  found = found or survey(inbox)
+  if found.length == 0 and next(found.groups) == nil then
     redis.call('DEL', inbox)
     forget_empty(devices)
   end
-  return { length, pending, oldest, removed, dropped, expired, more, math.floor(now / 1000), lost, receipts }
+  return {
+    found.length, found.pending, oldest_of(found), removed, dropped, expired, more, math.floor(now / 1000), lost, receipts,
+  }
 end
 
 redis.register_function { function_name = 'homing_1_tend', callback = tend, flags = { 'allow-oom' } }

@@ -127,7 +127,7 @@ impl Passes {
         loop {
             let began = Instant::now();
             let (next, users) = self.scan(&mut connection, cursor).await?;
-            rest_after(began).await;
+            rest_after(began, false).await;
             for group in users.chunks(GROUP_USERS) {
                 found.add(self.tending.tend(&mut connection, group).await?);
                 self.keep().await?;

@@ -40,7 +40,7 @@ impl Passes {
             let pattern = self.tending.store().keys().logs_pattern();
             scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_KEYS);
             let (next, keys): (u64, Vec<Vec<u8>>) = scan.query_async(connection).await.map_err(StoreError::from)?;
-            rest_after(began).await;
+            rest_after(began, false).await;
             for key in keys {
                 let topic = std::str::from_utf8(&key).ok().and_then(|key| self.tending.store().keys().log_key(key));
                 let Some(topic) = topic.and_then(|topic| Topic::parse(topic).ok()) else { continue };
@@ -64,7 +64,7 @@ impl Passes {
         for _ in 0..CALLS_MAX {
             let began = Instant::now();
             let reply = self.tend_topic_once(connection, topic).await;
-            rest_after(began).await;
+            rest_after(began, matches!(&reply, Ok(tended) if tended.removed + tended.forgotten > 0)).await;
             let tended = match reply {
                 Err(error @ (StoreError::WrongType | StoreError::Unexpected(_))) => {
                     metrics::counter!(names::REDIS_ERRORS, "kind" => error.kind()).increment(1);

@@ -161,15 +161,15 @@ async fn a_refusal_holds_for_a_user_without_devices_until_no_token_can_be_that_o
     assert_eq!(library.disconnect(Value::Null, "", true).await, 0);
     let devices = library.devices.clone();
     let tend = json!({
-        "user": USER, "channels": "c:", "length_max": 10_000, "age_max_ms": DAY_MS, "device_idle_ms": DAY_MS,
+        "channels": "c:", "length_max": 10_000, "age_max_ms": DAY_MS, "device_idle_ms": DAY_MS,
         "alive": null, "page": 256,
     });
-    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[&tend.to_string()]).await;
+    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[USER, &tend.to_string()]).await;
     assert_eq!(library.attach(Attach::new("phone", "n1")).await, Attached::Refused);
 
     let old = library.now_s().await - 31 * 24 * 60 * 60;
     library.query::<()>(&["HSET", &devices, "#refuse_before", &old.to_string()]).await;
-    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[&tend.to_string()]).await;
+    let _: Vec<redis::Value> = library.call_user(Function::Tend, &[USER, &tend.to_string()]).await;
     assert_eq!(library.query::<u64>(&["EXISTS", &devices]).await, 0);
     library.attached(Attach { primary: PRIMARY, ..Attach::new("phone", "n2") }).await;
 }

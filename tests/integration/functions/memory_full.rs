@@ -42,10 +42,10 @@ async fn with_full_memory_a_device_attaches_acks_trims_and_leaves() {
     assert_eq!(library.release("a", "n1:r.0", &first.generation, true).await, "ended");
 
     let request = json!({
-        "user": USER, "channels": channels, "length_max": 0, "age_max_ms": 86_400_000, "device_idle_ms": 86_400_000,
+        "channels": channels, "length_max": 0, "age_max_ms": 86_400_000, "device_idle_ms": 86_400_000,
         "alive": null, "page": 100,
     });
-    library.call_user::<redis::Value>(Function::Tend, &[&request.to_string()]).await;
+    library.call_user::<redis::Value>(Function::Tend, &[USER, &request.to_string()]).await;
     assert_eq!(library.call_user::<u8>(Function::Remove, &[USER, "a", &channels, ""]).await, 1);
     library.call_user::<u64>(Function::Purge, &[USER, &channels]).await;
 }

@@ -51,11 +51,11 @@ impl Tended {
 impl Library {
     async fn tend(&mut self, request: Tend) -> Tended {
         let text = json!({
-            "user": USER, "channels": self.keys.control_prefix(), "length_max": request.length_max,
+            "channels": self.keys.control_prefix(), "length_max": request.length_max,
             "age_max_ms": request.age_max_ms, "device_idle_ms": request.device_idle_ms, "alive": request.alive,
             "page": request.page,
         });
-        let reply: redis::Value = self.call_user(Function::Tend, &[&text.to_string()]).await;
+        let reply: redis::Value = self.call_user(Function::Tend, &[USER, &text.to_string()]).await;
         Tended::read(&reply)
     }
 
@@ -67,12 +67,12 @@ impl Library {
         page: u64,
     ) -> (u64, Vec<DroppedReceipt>) {
         let text = json!({
-            "user": USER, "channels": self.keys.control_prefix(), "length_max": length_max, "age_max_ms": age_max_ms,
+            "channels": self.keys.control_prefix(), "length_max": length_max, "age_max_ms": age_max_ms,
             "device_idle_ms": NO_AGE_MS, "alive": null, "page": page,
         });
         let keys = [self.inbox.clone(), self.devices.clone(), self.asked_key()];
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let (.., more, _now, _lost, mut receipts): Reply = self.call(Function::Tend, &keys, &[&text.to_string()]).await;
+        let (.., more, _now, _lost, mut receipts): Reply = self.call(Function::Tend, &keys, &[USER, &text.to_string()]).await;
         receipts.sort();
         (more, receipts)
     }
@@ -132,6 +132,41 @@ async fn retention_by_age_drops_what_is_older_and_keeps_what_is_not() {
     assert_eq!((tended.removed, tended.dropped, tended.pending), (2, 2, 0));
     assert_eq!(library.drops("a").await, (2, 2));
     assert_eq!(library.record("a").await["gap"]["reason"], "retention");
+}
+
+// Somebody deletes entries with XDEL, which leaves them pending.
+#[tokio::test]
+async fn a_message_that_was_deleted_unacknowledged_is_dropped_when_it_is_too_old() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 3).await;
+    library.read("a", 9).await;
+    let inbox = library.inbox.clone();
+    library.query::<u64>(&["XDEL", &inbox, "1-0", "2-0", "3-0"]).await;
+    let tended = library.tend(Tend::default()).await;
+    assert_eq!((tended.length, tended.pending, tended.oldest.as_str(), tended.dropped), (0, 3, "1-0", 0));
+    let tended = library.tend(Tend { age_max_ms: 60_000, ..Tend::default() }).await;
+    assert_eq!((tended.pending, tended.oldest.as_str(), tended.dropped), (0, "", 3));
+    assert_eq!(library.drops("a").await, (3, 3));
+}
+
+// Nobody is busy with most of a cluster's users at any time; each of them costs Redis this in every pass.
+#[tokio::test]
+async fn a_visit_that_finds_nothing_to_do_is_few_commands() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 1).await;
+    library.read("a", 9).await;
+    library.ack("a", &["1-0"]).await;
+    assert_eq!(library.tend(Tend::default()).await.removed, 1);
+    library.query::<()>(&["CONFIG", "RESETSTAT"]).await;
+    library.tend(Tend::default()).await;
+    let stats: String = library.query(&["INFO", "commandstats"]).await;
+    let mut commands: Vec<&str> = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")).collect();
+    commands.retain(|line| !line.starts_with("config") && !line.starts_with("fcall"));
+    let mut calls: Vec<&str> = commands.iter().filter_map(|line| line.split(",usec").next()).collect();
+    calls.sort_unstable();
+    assert_eq!(calls, ["hgetall:calls=1", "time:calls=1", "xinfo|groups:calls=1", "xlen:calls=1"]);
 }
 
 #[tokio::test]
