@@ -438,6 +438,6 @@ impl Session<'_> {
 
 /// Gaps are acked like messages, but they are none.
 fn without_gaps(mut ids: Vec<String>) -> Vec<String> {
-    ids.retain(|id| !id.starts_with("gap-"));
+    ids.retain(|id| !id.starts_with("gap-") || id.contains('/'));
     ids
 }

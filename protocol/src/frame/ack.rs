@@ -4,7 +4,8 @@
 
 use super::client::{AckId, ClientFrame, Incoming};
 use crate::id::EntryId;
-use crate::limits::IDS_PER_FRAME_MAX;
+use crate::limits::{IDS_PER_FRAME_MAX, NAME_BYTES_MAX};
+use crate::topic::Topic;
 
 /// What stands before the ids: as JavaScript, Rust and Go write it, and as Python does.
 const HEADS: [&[u8]; 2] = [br#"{"type":"ack","ids":["#, br#"{"type": "ack", "ids": ["#];
@@ -17,17 +18,30 @@ pub(super) fn parse(text: &str) -> Option<Incoming> {
     let mut rest = HEADS.iter().find_map(|head| bytes.strip_prefix(*head))?;
     let mut ids = Vec::with_capacity((rest.len() / ID_BYTES_MIN).min(IDS_PER_FRAME_MAX));
     loop {
-        let (id, after) = EntryId::parse_first(rest.strip_prefix(b"\"")?).ok()?;
+        let (id, after) = parse_id(rest.strip_prefix(b"\"")?)?;
         if ids.len() == IDS_PER_FRAME_MAX {
             return None;
         }
-        ids.push(AckId::Message(id));
+        ids.push(id);
         match after {
             b"\"]}" => return Some(Incoming { reference: None, frame: ClientFrame::Ack(ids) }),
             [b'"', b',', b' ', after @ ..] | [b'"', b',', after @ ..] => rest = after,
             _ => return None,
         }
     }
+}
+
+/// The message that a text begins with, and what stands behind its id. Topics have no character that JSON escapes.
+fn parse_id(text: &[u8]) -> Option<(AckId, &[u8])> {
+    if let Ok((id, after)) = EntryId::parse_first(text)
+        && after.first() == Some(&b'"')
+    {
+        return Some((AckId::Message(id), after));
+    }
+    let slash = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b'/')?;
+    let topic = std::str::from_utf8(text.get(..slash)?).ok()?;
+    let (id, after) = EntryId::parse_first(text.get(slash + 1..)?).ok()?;
+    Some((AckId::Topic(Topic::parse(topic).ok()?, id), after))
 }
 
 #[cfg(test)]
@@ -43,7 +57,27 @@ mod tests {
             1 => Just(", ".to_owned()),
             1 => "[\"\\]},0-9 -]{0,3}",
             1 => Just("\"gap-1\"".to_owned()),
+            2 => ("([*]|gap-[a-z]|[a-z0-9._:*-]{1,9}|[0-9]{1,3}-[0-9]{1,3}|\\PC{0,3})", any::<u64>(), any::<u64>())
+                .prop_map(|(topic, ms, seq)| format!("\"{topic}/{ms}-{seq}\"")),
         ]
+    }
+
+    fn any_id() -> impl Strategy<Value = AckId> {
+        let entry = (any::<u64>(), any::<u64>()).prop_map(|(ms, seq)| EntryId { ms, seq });
+        (proptest::option::of("[*]|[0-9]{1,3}-[0-9]{1,3}|gap-[0-9]{1,9}|[a-z][a-z0-9._-]{0,40}|[a-z]{255}"), entry).prop_map(|(topic, id)| {
+            match topic {
+                Some(topic) => AckId::Topic(Topic::parse(&topic).unwrap(), id),
+                None => AckId::Message(id),
+            }
+        })
+    }
+
+    fn text_of(id: &AckId) -> String {
+        match id {
+            AckId::Message(id) => id.to_string(),
+            AckId::Topic(topic, id) => format!("{topic}/{id}"),
+            AckId::Gap(id) => id.to_string(),
+        }
     }
 
     proptest! {
@@ -60,13 +94,12 @@ mod tests {
         }
 
         #[test]
-        fn acks_as_clients_write_them_need_no_other_way(ids in proptest::collection::vec((any::<u64>(), any::<u64>()), 1..80)) {
-            let ids: Vec<_> = ids.into_iter().map(|(ms, seq)| EntryId { ms, seq }).collect();
+        fn acks_as_clients_write_them_need_no_other_way(ids in proptest::collection::vec(any_id(), 1..80)) {
             for (head, comma) in HEADS.iter().zip([",", ", "]) {
-                let list = ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(comma);
+                let list = ids.iter().map(|id| format!("\"{}\"", text_of(id))).collect::<Vec<_>>().join(comma);
                 let text = format!("{}{list}]}}", std::str::from_utf8(head).unwrap());
                 let frame = parse(&text).expect("it is an ack");
-                prop_assert_eq!(&frame.frame, &ClientFrame::Ack(ids.iter().copied().map(AckId::Message).collect()));
+                prop_assert_eq!(&frame.frame, &ClientFrame::Ack(ids.clone()));
                 prop_assert_eq!(Ok(frame), Incoming::parse_generally(&text));
             }
         }

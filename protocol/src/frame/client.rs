@@ -57,7 +57,7 @@ pub enum ClientFrame {
     Unknown,
 }
 
-/// An id in an `ack`: a message or a gap. Gap ids begin with `gap-`.
+/// An id in an `ack`: a message or a gap. Gap ids begin with `gap-` and hold no slash, as those of a topic's messages do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AckId {
     /// A message of the inbox.
@@ -229,7 +229,7 @@ fn ids<'a, 'b>(raw: &'a Raw<'b>) -> Result<&'a [Cow<'b, str>], Refusal> {
 }
 
 fn parse_ack_id(id: &str) -> Result<AckId, Refusal> {
-    if id.starts_with("gap-") && id.len() <= REF_BYTES_MAX {
+    if id.starts_with("gap-") && !id.contains('/') && id.len() <= REF_BYTES_MAX {
         return Ok(AckId::Gap(Box::from(id)));
     }
     Ok(match parse_message_id(id)? {
@@ -339,6 +339,10 @@ mod tests {
             frame(r#"{"type":"ack","ids":["news/1-2"]}"#),
             ClientFrame::Ack(vec![AckId::Topic(Topic::Named(news.clone()), id)])
         );
+        let gaps = Name::parse("gap-news").unwrap();
+        for written in [r#"{"type":"ack","ids":["gap-news/1-2"]}"#, r#"{"ids":["gap-news/1-2"],"type":"ack"}"#] {
+            assert_eq!(frame(written), ClientFrame::Ack(vec![AckId::Topic(Topic::Named(gaps.clone()), id)]));
+        }
         assert_eq!(
             frame(r#"{"topics":["news","a","news"],"type":"unfollow"}"#),
             ClientFrame::Follow { topics: vec![Name::parse("a").unwrap(), news], follow: false }
