@@ -1,6 +1,7 @@
 //! Followers' cursors: gathered over all sessions of a shard, and written in few commands.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
@@ -38,7 +39,14 @@ struct CursorPart {
 #[derive(Debug, Default)]
 pub(super) struct CursorWrites {
     /// By topic, and whether they must go back.
-    groups: HashMap<(Topic, bool), Vec<CursorWrite>>,
+    groups: HashMap<(Topic, bool), Gathered>,
+}
+
+/// Cursors in one topic, and the texts of their members behind one another: one allocation for thousands.
+#[derive(Debug, Default)]
+struct Gathered {
+    writes: Vec<CursorWrite>,
+    members: String,
 }
 
 /// A session's cursor, what stands for its device there, and where its device's record is, if that is asked for.
@@ -47,7 +55,7 @@ struct CursorWrite {
     key: SessionKey,
     id: EntryId,
     rewind: Option<EntryId>,
-    member: String,
+    member: Range<usize>,
     record: Option<(String, Name)>,
 }
 
@@ -65,26 +73,27 @@ impl CursorWrites {
     pub(super) fn add(&mut self, keys: &KeySpace, key: SessionKey, target: Target<'_>, write: CursorMove) {
         let Target { user, device } = target;
         let CursorMove { topic, id, rewind, confirm } = write;
-        let member = KeySpace::cursor_member(user, device);
         let record = confirm.then(|| (keys.name(Key::Devices(user)), device.clone()));
-        let write = CursorWrite { key, id, rewind, member, record };
-        self.groups.entry((topic, rewind.is_some())).or_default().push(write);
+        let Gathered { writes, members } = self.groups.entry((topic, rewind.is_some())).or_default();
+        let start = members.len();
+        KeySpace::push_cursor_member(members, user, device);
+        writes.push(CursorWrite { key, id, rewind, member: start..members.len(), record });
     }
 
     /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
     pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
         let mut groups = Vec::new();
-        for ((topic, rewinds), writes) in self.groups.drain() {
+        for ((topic, rewinds), Gathered { writes, members }) in self.groups.drain() {
             let key = keys.name(Key::Cursors(&topic));
             for writes in writes.chunks(CURSORS_MAX) {
                 if rewinds {
-                    pipeline.add(&rewind(&key, writes));
+                    pipeline.add(&rewind(&key, writes, &members));
                 } else {
                     let mut command = pipeline.command(3 + 2 * writes.len());
                     // Whoever is late, another connection of the device, cannot take a cursor back.
                     command.arg("ZADD").arg(&key).arg("GT");
                     for CursorWrite { id, member, .. } in writes {
-                        command.number(cursor_score(*id)).arg(member);
+                        command.number(cursor_score(*id)).arg(&members[member.clone()]);
                     }
                 }
                 for (devices, device) in writes.iter().filter_map(|write| write.record.as_ref()) {
@@ -104,11 +113,11 @@ impl CursorWrites {
 }
 
 /// Takes cursors back that still lie where they were found.
-fn rewind(key: &str, writes: &[CursorWrite]) -> redis::Cmd {
+fn rewind(key: &str, writes: &[CursorWrite], members: &str) -> redis::Cmd {
     let mut call = Function::RewindCursors.call(&[key]);
     for CursorWrite { id, rewind, member, .. } in writes {
         let from = rewind.unwrap_or(*id);
-        call.arg(member).arg(cursor_score(from)).arg(cursor_score(*id));
+        call.arg(&members[member.clone()]).arg(cursor_score(from)).arg(cursor_score(*id));
     }
     call
 }

@@ -174,7 +174,15 @@ impl KeySpace {
     /// What stands for a device in [`Key::Cursors`]. No name holds a slash.
     #[must_use]
     pub fn cursor_member(user: &Name, device: &Name) -> String {
-        format!("{user}/{device}")
+        let mut member = String::new();
+        Self::push_cursor_member(&mut member, user, device);
+        member
+    }
+
+    /// Appends the same to a text.
+    pub fn push_cursor_member(text: &mut String, user: &Name, device: &Name) {
+        text.reserve(user.as_str().len() + 1 + device.as_str().len());
+        text.extend([user.as_str(), "/", device.as_str()]);
     }
 
     /// What stands before an owner in the name of its control channel: `<prefix>:node:<db>:`.

@@ -18,11 +18,18 @@ pub(super) fn parse(text: &str) -> Option<Incoming> {
     let mut rest = HEADS.iter().find_map(|head| bytes.strip_prefix(*head))?;
     let mut ids = Vec::with_capacity((rest.len() / ID_BYTES_MIN).min(IDS_PER_FRAME_MAX));
     loop {
-        let (id, after) = parse_id(rest.strip_prefix(b"\"")?)?;
+        let quoted = rest.strip_prefix(b"\"")?;
         if ids.len() == IDS_PER_FRAME_MAX {
             return None;
         }
-        ids.push(id);
+        let after = if let Ok((id, after @ [b'"', ..])) = EntryId::parse_first(quoted) {
+            ids.push(AckId::Message(id));
+            after
+        } else {
+            let (topic, id, after) = parse_of_topic(quoted)?;
+            ids.push(AckId::Topic(topic, id));
+            after
+        };
         match after {
             b"\"]}" => return Some(Incoming { reference: None, frame: ClientFrame::Ack(ids) }),
             [b'"', b',', b' ', after @ ..] | [b'"', b',', after @ ..] => rest = after,
@@ -31,17 +38,13 @@ pub(super) fn parse(text: &str) -> Option<Incoming> {
     }
 }
 
-/// The message that a text begins with, and what stands behind its id. Topics have no character that JSON escapes.
-fn parse_id(text: &[u8]) -> Option<(AckId, &[u8])> {
-    if let Ok((id, after)) = EntryId::parse_first(text)
-        && after.first() == Some(&b'"')
-    {
-        return Some((AckId::Message(id), after));
-    }
+/// The message of a topic that a text begins with, and what stands behind its id. No topic's name has a character that
+/// JSON escapes.
+fn parse_of_topic(text: &[u8]) -> Option<(Topic, EntryId, &[u8])> {
     let slash = text.iter().take(NAME_BYTES_MAX + 1).position(|byte| *byte == b'/')?;
     let topic = std::str::from_utf8(text.get(..slash)?).ok()?;
     let (id, after) = EntryId::parse_first(text.get(slash + 1..)?).ok()?;
-    Some((AckId::Topic(Topic::parse(topic).ok()?, id), after))
+    Some((Topic::parse(topic).ok()?, id, after))
 }
 
 #[cfg(test)]
@@ -64,12 +67,11 @@ mod tests {
 
     fn any_id() -> impl Strategy<Value = AckId> {
         let entry = (any::<u64>(), any::<u64>()).prop_map(|(ms, seq)| EntryId { ms, seq });
-        (proptest::option::of("[*]|[0-9]{1,3}-[0-9]{1,3}|gap-[0-9]{1,9}|[a-z][a-z0-9._-]{0,40}|[a-z]{255}"), entry).prop_map(|(topic, id)| {
-            match topic {
+        (proptest::option::of("[*]|[0-9]{1,3}-[0-9]{1,3}|gap-[0-9]{1,9}|[a-z][a-z0-9._-]{0,40}|[a-z]{255}"), entry)
+            .prop_map(|(topic, id)| match topic {
                 Some(topic) => AckId::Topic(Topic::parse(&topic).unwrap(), id),
                 None => AckId::Message(id),
-            }
-        })
+            })
     }
 
     fn text_of(id: &AckId) -> String {

@@ -1,7 +1,6 @@
 //! The ledger: ids in flight, with time and attempt; never payloads.
 
-use std::collections::VecDeque;
-
+use super::queue::Queue;
 use super::wire::Pending;
 use crate::id::EntryId;
 
@@ -23,7 +22,7 @@ pub(super) struct InFlight {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ledger {
-    entries: VecDeque<InFlight>,
+    entries: Queue<InFlight>,
     bytes: usize,
     /// No entry is due earlier; recomputed when it has passed. `u64::MAX` if there is none.
     earliest_due_ms: u64,
@@ -31,7 +30,7 @@ pub(super) struct Ledger {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, earliest_due_ms: u64::MAX }
+        Self { entries: Queue::default(), bytes: 0, earliest_due_ms: u64::MAX }
     }
 }
 
@@ -58,8 +57,6 @@ impl Ledger {
         let entry = self.entries.remove(self.position(id)?)?;
         self.bytes -= entry.bytes as usize;
         if self.entries.is_empty() {
-            // An idle session keeps no buffer.
-            self.entries = VecDeque::new();
             self.earliest_due_ms = u64::MAX;
         }
         Some(entry)
@@ -68,7 +65,7 @@ impl Ledger {
     /// Changes an entry; its due time may only be changed through here.
     pub(super) fn update(&mut self, id: EntryId, change: impl FnOnce(&mut InFlight)) -> bool {
         let Some(position) = self.position(id) else { return false };
-        let entry = &mut self.entries[position];
+        let Some(entry) = self.entries.get_mut(position) else { return false };
         change(entry);
         let due_ms = entry.due_ms;
         self.note_due(due_ms);
@@ -78,7 +75,7 @@ impl Ledger {
     /// Ids that are due, oldest delivery first; each is set aside until its claim returned.
     pub(super) fn take_due(&mut self, now_ms: u64, count_max: usize) -> Vec<EntryId> {
         let mut due = Vec::new();
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut() {
             if entry.due_ms <= now_ms && due.len() < count_max {
                 entry.due_ms = u64::MAX;
                 due.push(entry.id);
@@ -104,7 +101,7 @@ impl Ledger {
     /// Calls the current walk 1 and every earlier one 0, or all of them 1 if nobody asks; attempts are first or later.
     #[cfg(any(test, feature = "simulation"))]
     pub(super) fn renumber(&mut self, current: u16, matters: bool) {
-        for entry in &mut self.entries {
+        for entry in self.entries.iter_mut() {
             entry.walk = u16::from(!matters || entry.walk == current);
             entry.attempt = entry.attempt.min(2);
         }

@@ -18,6 +18,7 @@ mod ledger;
 mod open;
 mod owner;
 mod protocol;
+mod queue;
 mod receipts;
 mod redeliver;
 mod reply;

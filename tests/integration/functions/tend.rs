@@ -72,7 +72,8 @@ impl Library {
         });
         let keys = [self.inbox.clone(), self.devices.clone(), self.asked_key()];
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let (.., more, _now, _lost, mut receipts): Reply = self.call(Function::Tend, &keys, &[USER, &text.to_string()]).await;
+        let (.., more, _now, _lost, mut receipts): Reply =
+            self.call(Function::Tend, &keys, &[USER, &text.to_string()]).await;
         receipts.sort();
         (more, receipts)
     }

@@ -1,7 +1,6 @@
 //! What of one topic was handed out and lies after its cursor.
 
-use std::collections::VecDeque;
-
+use super::super::queue::Queue;
 use crate::id::EntryId;
 
 /// One entry.
@@ -26,7 +25,7 @@ impl Sent {
 
 /// Entries after a cursor, in the order of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Outstanding(VecDeque<Sent>);
+pub(super) struct Outstanding(Queue<Sent>);
 
 impl Outstanding {
     pub(super) fn is_empty(&self) -> bool {
@@ -47,7 +46,7 @@ impl Outstanding {
     }
 
     fn find(&mut self, id: EntryId) -> Option<&mut Sent> {
-        let index = self.0.binary_search_by(|sent| sent.id.cmp(&id)).ok()?;
+        let index = self.0.binary_search_by_key(&id, |sent| sent.id)?;
         self.0.get_mut(index).filter(|sent| !sent.done)
     }
 
@@ -67,10 +66,6 @@ impl Outstanding {
         let mut last = None;
         while self.0.front().is_some_and(|sent| sent.done) {
             last = self.0.pop_front().map(|sent| sent.id);
-        }
-        if self.0.is_empty() {
-            // An idle session keeps no buffer.
-            self.0 = VecDeque::new();
         }
         last
     }
