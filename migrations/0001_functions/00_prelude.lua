@@ -172,7 +172,7 @@ local function wish_of(inbox, device, id)
 end
 
 -- Trims what every device has acknowledged. With no group, or with a known device that lacks its group (it will be
--- repaired at 0), nothing may go. Returns how many entries went. `groups` is for who has asked for them already.
+-- repaired at 0), nothing may go. Returns how many entries went. `groups`: if they are known already.
 local function trim_acknowledged(inbox, devices, groups)
   groups = groups or groups_of(inbox)
   if next(groups) == nil then return 0 end
@@ -183,7 +183,7 @@ local function trim_acknowledged(inbox, devices, groups)
   for name, group in pairs(groups) do
     local first = nil
     if group.pending > 0 then
-      first = redis.call('XPENDING', inbox, name)[2]
+      first = group.first or redis.call('XPENDING', inbox, name)[2]
     else
       first = next_id(group.last)
     end

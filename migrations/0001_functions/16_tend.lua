@@ -151,10 +151,10 @@ local function expire_devices(inbox, devices, user, records, request, now)
 end
 
 -- Writes what was dropped into the devices' records and tells their owners.
-local function report_drops(devices, user, request, drops)
+local function report_drops(devices, user, records, request, drops)
   local total = 0
   for device, count in pairs(drops) do
-    local record = count > 0 and load_device(devices, device)
+    local record = count > 0 and records[device]
     if record then
       total = total + count
       record.dropped = record.dropped + count
@@ -178,7 +178,8 @@ end
 -- Tokens are expected to live shorter than 30 days: a refusal that is older concerns none any more.
 local REFUSAL_KEPT_S = 30 * 24 * 60 * 60
 
--- The last request and its text: it is the same for all users of a pass, and decoding it would be a tenth of a visit.
+-- The last request, never to be written to, and its text: it is mostly the same for all users of a pass, and decoding it
+-- would be a tenth of a visit.
 local last_text, last_request
 
 local function decode(text)
@@ -190,10 +191,10 @@ end
 local function oldest_of(found)
   local oldest
   for _, group in pairs(found.groups) do
-    local first = group.first
-    -- What is pending lies before what the group has not been given.
-    if not first and found.first and id_less(group.last, found.first) then first = found.first end
-    if first and not (oldest and id_less(oldest, first)) then oldest = first end
+    local waiting = found.first and id_less(group.last, found.first) and found.first or nil
+    for _, first in pairs({ group.first, waiting }) do
+      if not (oldest and id_less(oldest, first)) then oldest = first end
+    end
   end
   return oldest or ''
 end
@@ -203,6 +204,8 @@ local function tend(keys, argv)
   local user, request = argv[1], decode(argv[2])
   local now = now_us()
   local drops, removed, more, receipts = {}, 0, 0, {}
+  -- First, so that of somebody whose records cannot be read nothing is dropped that nobody would be told of.
+  local records, _, refuse_before = all_devices(devices)
   local found = survey(inbox)
   prune_asked(asked, found.first)
   -- At least 1: before the entry 0-0 there is no interval that XPENDING would take.
@@ -211,8 +214,7 @@ local function tend(keys, argv)
     removed, more = retain(inbox, asked, request, found.groups, cutoff, drops, receipts)
     found = nil
   end
-  local dropped = report_drops(devices, user, request, drops)
-  local records, _, refuse_before = all_devices(devices)
+  local dropped = report_drops(devices, user, records, request, drops)
   if refuse_before and now / 1000000 - tonumber(refuse_before) > REFUSAL_KEPT_S then
     redis.call('HDEL', devices, REFUSE_BEFORE)
   end

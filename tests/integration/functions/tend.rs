@@ -50,13 +50,18 @@ impl Tended {
 
 impl Library {
     async fn tend(&mut self, request: Tend) -> Tended {
+        self.try_tend(request).await.expect("the function does it")
+    }
+
+    async fn try_tend(&mut self, request: Tend) -> redis::RedisResult<Tended> {
         let text = json!({
             "channels": self.keys.control_prefix(), "length_max": request.length_max,
             "age_max_ms": request.age_max_ms, "device_idle_ms": request.device_idle_ms, "alive": request.alive,
             "page": request.page,
         });
-        let reply: redis::Value = self.call_user(Function::Tend, &[USER, &text.to_string()]).await;
-        Tended::read(&reply)
+        let (inbox, devices) = (self.inbox.clone(), self.devices.clone());
+        let reply = self.try_call(Function::Tend, &[&inbox, &devices], &[USER, &text.to_string()]).await;
+        reply.map(|reply: redis::Value| Tended::read(&reply))
     }
 
     /// The drops that asked for a receipt, of one visit.
@@ -149,6 +154,22 @@ async fn a_message_that_was_deleted_unacknowledged_is_dropped_when_it_is_too_old
     let tended = library.tend(Tend { age_max_ms: 60_000, ..Tend::default() }).await;
     assert_eq!((tended.pending, tended.oldest.as_str(), tended.dropped), (0, "", 3));
     assert_eq!(library.drops("a").await, (3, 3));
+}
+
+// What was dropped could be written nowhere.
+#[tokio::test]
+async fn of_a_user_whose_devices_cannot_be_read_nothing_is_dropped() {
+    let mut library = Library::start().await;
+    library.attached(Attach::new("a", "1")).await;
+    library.add_numbered(1, 3).await;
+    library.read("a", 2).await;
+    let devices = library.devices.clone();
+    for broken in [["HSET", &devices, "b", "{oops"].as_slice(), &["SET", &devices, "x"]] {
+        library.query::<redis::Value>(broken).await;
+        let request = Tend { length_max: 1, ..Tend::default() };
+        library.try_tend(request).await.expect_err("they are no devices");
+        assert_eq!((library.ids().await.len(), library.pending("a").await.len()), (3, 2));
+    }
 }
 
 // Nobody is busy with most of a cluster's users at any time; each of them costs Redis this in every pass.
