@@ -53,7 +53,8 @@ fn check_limits(incoming: &Incoming) {
         ClientFrame::Ack(ids) => {
             assert!(ids.len() <= IDS_PER_FRAME_MAX);
             for id in ids {
-                assert!(!matches!(id, AckId::Gap(id) if !id.starts_with("gap-") || id.len() > REF_BYTES_MAX));
+                let is_gap = |id: &str| id.starts_with("gap-") && !id.contains('/') && id.len() <= REF_BYTES_MAX;
+                assert!(!matches!(id, AckId::Gap(id) if !is_gap(id)));
             }
         }
         ClientFrame::Nack { ids, delay_ms } => {

@@ -11,7 +11,7 @@ pub(super) enum Queue<T> {
     #[default]
     Empty,
     One(T),
-    /// Never empty: an idle session keeps no buffer.
+    /// Never empty, since an idle session keeps no buffer; but it may have come down to one.
     Many(VecDeque<T>),
 }
 
@@ -55,7 +55,11 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn front(&self) -> Option<&T> {
-        self.slices().0.first()
+        match self {
+            Self::Empty => None,
+            Self::One(one) => Some(one),
+            Self::Many(many) => many.front(),
+        }
     }
 
     pub(super) fn back_mut(&mut self) -> Option<&mut T> {
@@ -123,7 +127,7 @@ impl<T> Queue<T> {
     }
 
     fn let_go(&mut self) {
-        if self.slices().0.is_empty() {
+        if matches!(self, Self::Many(many) if many.is_empty()) {
             *self = Self::Empty;
         }
     }

@@ -110,7 +110,7 @@ pub fn confirmed_of_topic(frame: &Value, topic: &Topic) -> Vec<EntryId> {
 
 fn acked_of(frame: &Value) -> impl Iterator<Item = &Value> {
     let ids = if frame["type"] == "acked" { frame["ids"].as_array() } else { None };
-    ids.into_iter().flatten().filter(|id| !id.as_str().is_some_and(|id| id.starts_with("gap-")))
+    ids.into_iter().flatten().filter(|id| !id.as_str().is_some_and(|id| id.starts_with("gap-") && !id.contains('/')))
 }
 
 fn of_inbox(id: &Value) -> Option<EntryId> {
