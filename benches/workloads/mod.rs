@@ -102,7 +102,7 @@ fn parse_read(count: u64) -> Box<dyn FnMut()> {
     let reply = read_reply(count);
     Box::new(move || {
         let replies = Replies::scanned(black_box(&reply)).expect("the reply is well-formed");
-        black_box(replies.reader().next_group_read().expect("it is a group read"));
+        black_box(replies.reader().next_group_reads().expect("it is a group read"));
     })
 }
 

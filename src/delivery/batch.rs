@@ -11,10 +11,11 @@ use super::feeds::Wish;
 use super::link::ClientId;
 use super::pipeline::{self, Target};
 use super::presence::Step;
+use super::reads::ReadGroup;
 use super::sessions::SessionKey;
 use super::shard::Shard;
 use crate::store::functions::LIBRARY;
-use crate::store::replies::{self, RawEntry, Value};
+use crate::store::replies::{self, Value};
 use crate::store::resp::{Commands, Replies};
 use crate::store::{StoreError, Wire, topics};
 
@@ -56,6 +57,7 @@ enum Item {
     Session { key: SessionKey, command: Command, replies: usize },
     Order(Order, usize),
     Cursors(CursorGroup),
+    Reads(ReadGroup),
 }
 
 /// The connection, ready for the next pipeline, and what came on it.
@@ -113,7 +115,7 @@ impl Shard {
             return;
         }
         let feeds = self.feeds.has_wishes() && !self.fan_outs.is_full();
-        if self.queue.is_empty() && self.orders.is_empty() && !feeds && !self.trims_due {
+        if self.queue.is_empty() && self.orders.is_empty() && self.reads.is_empty() && !feeds && !self.trims_due {
             return;
         }
         let now = self.now();
@@ -144,9 +146,10 @@ impl Shard {
     /// Adds what sessions want; answers how many reads are among it.
     fn fill(&mut self, now: Now, pipeline: &mut Commands, items: &mut Vec<Item>) -> usize {
         let (mut reads, mut read_bytes) = (0, 0);
+        self.gather_refused();
         items.reserve(self.queue.begin());
         while read_bytes <= READ_BYTES_MAX {
-            let Some(key) = self.queue.next(pipeline.len() >= COMMANDS_MAX) else { break };
+            let Some(key) = self.queue.next(pipeline.len() + self.reads.commands() >= COMMANDS_MAX) else { break };
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.queued = false;
             held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
@@ -165,6 +168,10 @@ impl Shard {
                     self.cursor_writes.add(self.store.keys(), key, target, write);
                     continue;
                 }
+                if let Command::ReadNew { count } = command {
+                    self.reads.add(self.store.keys(), key, target, count);
+                    continue;
+                }
                 let replies =
                     pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
                 items.push(Item::Session { key, command, replies });
@@ -172,6 +179,7 @@ impl Shard {
         }
         let groups = self.cursor_writes.encode(self.store.keys(), pipeline);
         items.extend(groups.into_iter().map(Item::Cursors));
+        items.extend(self.reads.encode(pipeline).into_iter().map(Item::Reads));
         self.queue.end();
         reads
     }
@@ -219,16 +227,11 @@ impl Shard {
                 if reads > 0 {
                     self.observer.read_inboxes.record(reads as f64);
                 }
+                let is_current = self.io.link.as_ref().is_some_and(|link| link.client == client);
                 let mut values = replies.reader();
                 for item in items {
                     match item {
                         Item::Session { key, command, replies } => {
-                            if matches!(command, Command::ReadNew { .. })
-                                && let Some(entries) = values.next_group_read()
-                            {
-                                self.complete_read(key, command, entries, now);
-                                continue;
-                            }
                             let mut own = values.by_ref().take(replies);
                             self.complete_command(key, command, own.by_ref(), now);
                             // After an error, the rest of a command's replies say nothing more.
@@ -239,12 +242,16 @@ impl Shard {
                             self.complete_cursors(group, &mut own, now);
                             own.for_each(drop);
                         }
+                        Item::Reads(group) => self.complete_reads(&group, &mut values, now),
                         Item::Order(order, replies) => {
                             let mut own = values.by_ref().take(replies);
                             self.complete_order(order, &mut own, now);
                             own.for_each(drop);
                         }
                     }
+                }
+                if !is_current {
+                    self.lose_refused(now);
                 }
             }
             Err(error) => {
@@ -258,6 +265,7 @@ impl Shard {
                             self.reply(key, command, Reply::Failed(Failure::Disconnected), now);
                         }
                         Item::Cursors(group) => self.lose_cursors(group, now),
+                        Item::Reads(group) => self.fail_reads(&group, Failure::Disconnected, now),
                         Item::Order(order, _) => self.restore(order, now),
                     }
                 }
@@ -278,9 +286,6 @@ impl Shard {
         }
         match pipeline::decode(&self.identity.owner, &command, values) {
             Ok(reply) => {
-                if let Reply::NewRead(entries) = reply {
-                    return self.complete_read(key, command, entries, now);
-                }
                 if let Reply::Attached(outcome) = &reply
                     && let Ok(attachment) = outcome.as_ref()
                 {
@@ -294,11 +299,6 @@ impl Shard {
                 self.reply(key, command, Reply::Failed(pipeline::failure(&error)), now);
             }
         }
-    }
-
-    fn complete_read(&mut self, key: SessionKey, command: Command, entries: Vec<RawEntry<'_>>, now: Now) {
-        self.observer.read_entries.record(entries.len() as f64);
-        self.reply(key, command, Reply::NewRead(entries), now);
     }
 
     pub(super) fn reply(&mut self, key: SessionKey, command: Command, reply: Reply<&[u8]>, now: Now) {

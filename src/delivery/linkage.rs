@@ -69,6 +69,7 @@ impl Shard {
         self.link_lost_ms = Some(self.now().mono_ms);
         self.connect_attempts = 0;
         self.probe.reset();
+        self.lose_refused(self.now());
         self.connect();
     }
 

@@ -26,6 +26,7 @@ pub mod presence;
 mod probe;
 mod queue;
 pub mod readiness;
+mod reads;
 mod receipts;
 mod sessions;
 mod shard;

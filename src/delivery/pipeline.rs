@@ -103,7 +103,6 @@ pub(super) fn encode(
             drop(pending);
             encode_read(pipeline, keys, target, *count, &after.to_string());
         }
-        Command::ReadNew { count } => encode_read(pipeline, keys, target, *count, ">"),
         Command::Touch { generation } => {
             let (generation, Identity { owner, node, .. }) = (generation.to_string(), identity);
             call(pipeline, Function::Touch, &[&devices()], &[device_name, &generation, owner, node]);
@@ -248,10 +247,6 @@ pub(crate) fn decode<'a>(
                 (entry, exists, deliveries)
             });
             Reply::PendingRead(entries.collect())
-        }
-        Command::ReadNew { .. } => {
-            let read = replies::group_read(next(&mut values))?;
-            Reply::NewRead(read.into_iter().map(|(entry, _)| entry).collect())
         }
         Command::AckGap { .. } | Command::Touch { .. } | Command::Forget { .. } | Command::Release { .. } => {
             replies::check(next(&mut values))?;

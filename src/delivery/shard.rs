@@ -30,6 +30,7 @@ use super::presence::Presence;
 use super::probe::Probe;
 use super::queue::Queue;
 use super::readiness::Readiness;
+use super::reads::Reads;
 use super::sessions::{SessionKey, Sessions};
 use super::trims::Trims;
 use super::turn::{Alarm, Mailbox, Stops};
@@ -126,6 +127,7 @@ pub struct Shard {
     pub(super) feeds: Feeds,
     pub(super) fan_outs: FanOuts,
     pub(super) cursor_writes: CursorWrites,
+    pub(super) reads: Reads,
     pub(super) outbox: Outbox,
     pub(super) io: Io,
     pub(super) link_lost_ms: Option<u64>,
@@ -212,6 +214,7 @@ impl Shard {
             feeds: Feeds::default(),
             fan_outs: FanOuts::default(),
             cursor_writes: CursorWrites::default(),
+            reads: Reads::default(),
             outbox: Outbox::default(),
             io: Io::default(),
             link_lost_ms: Some(1),

@@ -110,6 +110,25 @@ pub fn group_read(value: Value<'_>) -> Result<Vec<(RawEntry<'_>, bool)>, StoreEr
     values.into_iter().map(entry).collect()
 }
 
+/// A stream's name and its new entries.
+pub type StreamRead<'a> = (&'a [u8], Vec<RawEntry<'a>>);
+
+/// The reply of `XREADGROUP` over streams whose new entries it asks for; those without any are left out.
+///
+/// # Errors
+/// [`StoreError`] for an error reply or another shape.
+pub fn group_reads(value: Value<'_>) -> Result<Vec<StreamRead<'_>>, StoreError> {
+    let stream = |value| {
+        let mut parts = array(value)?.into_iter();
+        let (Some(Value::Bulk(name)), Some(Value::Array(values))) = (parts.next(), parts.next()) else {
+            return Err(unexpected("a group read"));
+        };
+        let entries = values.into_iter().map(|value| entry(value).map(|(entry, _)| entry));
+        Ok((name, entries.collect::<Result<_, _>>()?))
+    };
+    array(value)?.into_iter().map(stream).collect()
+}
+
 /// The reply of `XPENDING key group`: count, lowest and highest id.
 ///
 /// # Errors

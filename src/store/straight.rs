@@ -1,30 +1,33 @@
-//! The replies that every message comes in, read straight from their bytes: an `XREADGROUP` over one stream, and what was
+//! The replies that every message comes in, read straight from their bytes: that of an `XREADGROUP`, and what was
 //! published on a channel.
 //!
-//! Invariant: what is read here is what the general way ([`group_read`](super::replies::group_read), a tree of values)
+//! Invariant: what is read here is what the general way ([`group_reads`](super::replies::group_reads), a tree of values)
 //! makes of the same bytes; whatever has another shape is left to it.
 
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
 
-use super::replies::RawEntry;
+use super::replies::{RawEntry, StreamRead};
 use super::resp::{Reader, number};
 
 /// What a message on a channel begins with.
 const MESSAGE_HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
+/// The reply if no stream had anything new.
+const NOTHING: &[u8] = b"*-1\r\n";
+/// Bytes of the shortest stream: `*2`, a name and an empty list.
+const STREAM_BYTES_MIN: usize = 14;
 /// Bytes of the shortest entry: `*2`, an id and an empty list. What is announced takes no more room than what came.
 const ENTRY_BYTES_MIN: usize = 17;
 /// Bytes of the shortest pair of a field and its value.
 const FIELD_BYTES_MIN: usize = 12;
 
 impl<'a> Reader<'a> {
-    /// The entries of a group read over one stream, if the next reply is one and each of its entries still exists.
-    /// Else nothing is passed.
-    pub fn next_group_read(&mut self) -> Option<Vec<RawEntry<'a>>> {
+    /// The streams of a group read, if the next reply is one and each of its entries still exists. Else nothing is passed.
+    pub fn next_group_reads(&mut self) -> Option<Vec<StreamRead<'a>>> {
         let mut cursor = Cursor { bytes: self.bytes, at: self.at };
-        let entries = cursor.group_read()?;
+        let streams = cursor.group_reads()?;
         self.at = cursor.at;
-        Some(entries)
+        Some(streams)
     }
 
     /// Channel and payload, if the next reply is a message on a channel. Else nothing is passed.
@@ -44,11 +47,23 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn group_read(&mut self) -> Option<Vec<RawEntry<'a>>> {
-        if self.length(b'*')? != 1 || self.length(b'*')? != 2 {
-            return None;
+    fn group_reads(&mut self) -> Option<Vec<StreamRead<'a>>> {
+        if self.bytes.get(self.at..)?.starts_with(NOTHING) {
+            self.at += NOTHING.len();
+            return Some(Vec::new());
         }
-        self.bulk()?;
+        let count = self.length(b'*')?;
+        let mut streams = Vec::with_capacity(count.min(self.left() / STREAM_BYTES_MIN));
+        for _ in 0..count {
+            if self.length(b'*')? != 2 {
+                return None;
+            }
+            streams.push((self.bulk()?, self.entries()?));
+        }
+        Some(streams)
+    }
+
+    fn entries(&mut self) -> Option<Vec<RawEntry<'a>>> {
         let count = self.length(b'*')?;
         let mut entries = Vec::with_capacity(count.min(self.left() / ENTRY_BYTES_MIN));
         for _ in 0..count {
@@ -100,20 +115,19 @@ impl<'a> Cursor<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::replies::group_read;
+    use super::super::replies::group_reads;
     use super::super::resp::Replies;
     use super::*;
 
-    /// What the general way makes of the first reply of `bytes`, if all of its entries exist.
-    fn generally(bytes: &[u8]) -> Option<Vec<RawEntry<'_>>> {
-        let entries = group_read(Replies::scanned(bytes).ok().map(|_| Reader { bytes, at: 0 }.next())??).ok()?;
-        entries.into_iter().map(|(entry, exists)| exists.then_some(entry)).collect()
+    /// What the general way makes of the first reply of `bytes`.
+    fn generally(bytes: &[u8]) -> Option<Vec<StreamRead<'_>>> {
+        group_reads(Replies::scanned(bytes).ok().map(|_| Reader { bytes, at: 0 }.next())??).ok()
     }
 
-    fn straight(bytes: &[u8]) -> (Option<Vec<RawEntry<'_>>>, usize) {
+    fn straight(bytes: &[u8]) -> (Option<Vec<StreamRead<'_>>>, usize) {
         let mut reader = Reader { bytes, at: 0 };
-        let entries = reader.next_group_read();
-        (entries, reader.at)
+        let streams = reader.next_group_reads();
+        (streams, reader.at)
     }
 
     fn bulk(bytes: &[u8]) -> Vec<u8> {
@@ -149,13 +163,16 @@ mod tests {
     proptest! {
         // Clients would else see other messages than those that are in the inbox.
         #[test]
-        fn entries_are_read_as_they_are_the_general_way(entries in proptest::collection::vec(any_entry(), 0..6)) {
-            let reply = array(&[array(&[bulk(b"homing:{alice}:inbox"), array(&entries)])]);
+        fn entries_are_read_as_they_are_the_general_way(
+            streams in proptest::collection::vec(proptest::collection::vec(any_entry(), 0..6), 0..4),
+        ) {
+            let streams: Vec<_> = streams.iter().map(|entries| array(&[bulk(b"homing:{alice}:inbox"), array(entries)])).collect();
+            let reply = if streams.is_empty() { NOTHING.to_vec() } else { array(&streams) };
             let bytes = [reply.as_slice(), b":1\r\n"].concat();
             match straight(&bytes) {
-                (Some(entries), at) => {
+                (Some(streams), at) => {
                     prop_assert_eq!(at, reply.len());
-                    prop_assert_eq!(Some(entries), generally(&bytes));
+                    prop_assert_eq!(Some(streams), generally(&bytes));
                 }
                 (None, at) => prop_assert_eq!(at, 0),
             }
@@ -169,9 +186,11 @@ mod tests {
         ) {
             let flat: Vec<_> = fields.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect();
             let entry = array(&[bulk(EntryId { ms, seq: 0 }.to_string().as_bytes()), array(&flat)]);
-            let bytes = array(&[array(&[bulk(b"key"), array(&vec![entry; count])])]);
+            let streams = [&b"one"[..], b"two"].map(|name| array(&[bulk(name), array(&vec![entry.clone(); count])]));
+            let bytes = array(&streams);
             let read = straight(&bytes).0;
-            prop_assert_eq!(read.as_ref().map(Vec::len), Some(count));
+            let counts = |streams: &Vec<StreamRead<'_>>| streams.iter().map(|(_, entries)| entries.len()).collect::<Vec<_>>();
+            prop_assert_eq!(read.as_ref().map(counts), Some(vec![count; 2]));
             prop_assert_eq!(read, generally(&bytes));
         }
 
@@ -197,7 +216,8 @@ mod tests {
 
     #[test]
     fn other_replies_are_left_where_they_are() {
-        for reply in ["*-1\r\n", "-NOGROUP no\r\n", "*0\r\n", "*1\r\n*2\r\n$1\r\nk\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*-1\r\n"]
+        for reply in
+            ["-NOGROUP no\r\n", ":1\r\n", "*1\r\n*-1\r\n", "*1\r\n*2\r\n$1\r\nk\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*-1\r\n"]
         {
             assert_eq!(straight(reply.as_bytes()), (None, 0), "{reply:?}");
         }

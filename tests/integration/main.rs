@@ -23,6 +23,7 @@ mod overload;
 mod presence;
 mod prometheus;
 mod raw_producers;
+mod reads;
 mod real_input;
 mod receipts;
 mod redis_loss;
