@@ -62,7 +62,7 @@ pub fn replies(data: &[u8]) {
             let _ = Heartbeat::parse(trees.clone());
         }
         check_decoders(&values);
-        let reply = decode("node:random.0", &command, values.iter().cloned());
+        let reply = decode_any(&command, &values);
         let reply = match reply {
             Ok(reply) => {
                 check_reply(&reply, &values);
@@ -77,6 +77,15 @@ pub fn replies(data: &[u8]) {
         session.handle_reply(now, command, reply, &mut actions);
         check_frames(&actions);
     }
+}
+
+/// New entries come for many sessions at once, and the shard hands them out; all else is each session's.
+fn decode_any<'a>(command: &Command, values: &[Value<'a>]) -> Result<Reply<&'a [u8]>, StoreError> {
+    if !matches!(command, Command::ReadNew { .. }) {
+        return decode("node:random.0", command, values.iter().cloned());
+    }
+    let streams = decoders::group_reads(values.first().cloned().unwrap_or(Value::Nil))?;
+    Ok(Reply::NewRead(streams.into_iter().next().map(|(_, entries)| entries).unwrap_or_default()))
 }
 
 fn opened(cursor: &mut Cursor<'_>) -> Session {
@@ -138,12 +147,13 @@ fn odd_command(cursor: &mut Cursor<'_>) -> Command {
     let ids = |cursor: &mut Cursor<'_>| -> Vec<EntryId> {
         (0..cursor.below(4)).map(|_| EntryId { ms: u64::from(cursor.byte()), seq: 0 }).collect()
     };
-    match cursor.below(6) {
+    match cursor.below(7) {
         0 => Command::Sweep { expected: None },
         1 => Command::Claim { ids: ids(cursor) },
         2 => Command::ReadPending { after: EntryId::MIN, count: 10 },
-        3 => Command::AckGap { id: Box::from("gap-1"), reference: None },
-        4 => Command::Forget { generation: 7 },
+        3 => Command::ReadNew { count: 10 },
+        4 => Command::AckGap { id: Box::from("gap-1"), reference: None },
+        5 => Command::Forget { generation: 7 },
         _ => Command::Ack(Box::new(AckBatch {
             own: ids(cursor),
             foreign: ids(cursor),

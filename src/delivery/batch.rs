@@ -115,7 +115,7 @@ impl Shard {
             return;
         }
         let feeds = self.feeds.has_wishes() && !self.fan_outs.is_full();
-        if self.queue.is_empty() && self.orders.is_empty() && self.reads.is_empty() && !feeds && !self.trims_due {
+        if self.queue.is_empty() && self.orders.is_empty() && !self.reads.has_refused() && !feeds && !self.trims_due {
             return;
         }
         let now = self.now();
@@ -149,7 +149,7 @@ impl Shard {
         self.gather_refused();
         items.reserve(self.queue.begin());
         while read_bytes <= READ_BYTES_MAX {
-            let Some(key) = self.queue.next(pipeline.len() + self.reads.commands() >= COMMANDS_MAX) else { break };
+            let Some(key) = self.queue.next(pipeline.len() + self.reads.inboxes() >= COMMANDS_MAX) else { break };
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.queued = false;
             held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
@@ -227,7 +227,6 @@ impl Shard {
                 if reads > 0 {
                     self.observer.read_inboxes.record(reads as f64);
                 }
-                let is_current = self.io.link.as_ref().is_some_and(|link| link.client == client);
                 let mut values = replies.reader();
                 for item in items {
                     match item {
@@ -250,7 +249,8 @@ impl Shard {
                         }
                     }
                 }
-                if !is_current {
+                // Given up before the replies came, or because of one of them.
+                if self.io.link.as_ref().is_none_or(|link| link.client != client) {
                     self.lose_refused(now);
                 }
             }

@@ -6,6 +6,7 @@
 //! others from theirs, so then each is asked for alone.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use homing_protocol::name::Name;
 use homing_protocol::session::{Command, Failure, Now, Reply};
@@ -36,8 +37,8 @@ pub(super) struct ReadGroup {
 #[derive(Debug)]
 struct ReadPart {
     key: SessionKey,
-    /// Where its inbox's name ends.
-    end: usize,
+    /// Where its inbox's name stands.
+    name: Range<usize>,
 }
 
 /// Reads that wait for the next pipeline.
@@ -46,6 +47,8 @@ pub(super) struct Reads {
     gathered: Vec<ReadGroup>,
     /// Where the last group of each kind stands among them.
     last: HashMap<(Name, u16), usize>,
+    /// Inboxes in all of them.
+    inboxes: usize,
     /// Refused together with others.
     refused: Vec<(SessionKey, u16)>,
 }
@@ -61,14 +64,14 @@ impl ReadGroup {
     }
 
     fn add(&mut self, keys: &KeySpace, key: SessionKey, user: &Name) {
+        let start = self.names.len();
         self.names.extend(keys.parts(Key::Inbox(user)));
-        self.parts.push(ReadPart { key, end: self.names.len() });
+        self.parts.push(ReadPart { key, name: start..self.names.len() });
     }
 
     /// The sessions, each with the name of its inbox, in the order of the command.
     fn parts(&self) -> impl Iterator<Item = (SessionKey, &str)> {
-        let mut start = 0;
-        self.parts.iter().map(move |part| (part.key, &self.names[std::mem::replace(&mut start, part.end)..part.end]))
+        self.parts.iter().map(|part| (part.key, &self.names[part.name.clone()]))
     }
 
     fn encode(&self, pipeline: &mut Commands) {
@@ -85,14 +88,14 @@ impl ReadGroup {
 }
 
 impl Reads {
-    /// Nothing was refused that must be asked for again.
-    pub(super) fn is_empty(&self) -> bool {
-        self.refused.is_empty()
+    /// Whether something was refused that must be asked for again.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
-    /// Commands that are gathered.
-    pub(super) fn commands(&self) -> usize {
-        self.gathered.len()
+    /// Inboxes that are to be read: each keeps Redis about as long as a command of its own would.
+    pub(super) fn inboxes(&self) -> usize {
+        self.inboxes
     }
 
     /// Adds a session's read.
@@ -107,6 +110,7 @@ impl Reads {
             self.gathered.len() - 1
         });
         self.gathered[index].add(keys, key, user);
+        self.inboxes += 1;
     }
 
     /// Adds one that was refused together with others, as a command of its own.
@@ -114,11 +118,13 @@ impl Reads {
         let mut group = ReadGroup::new(device, count, 1);
         group.add(keys, key, user);
         self.gathered.push(group);
+        self.inboxes += 1;
     }
 
     /// Writes the commands.
     pub(super) fn encode(&mut self, pipeline: &mut Commands) -> Vec<ReadGroup> {
         self.last.clear();
+        self.inboxes = 0;
         self.gathered.iter().for_each(|group| group.encode(pipeline));
         std::mem::take(&mut self.gathered)
     }
@@ -206,6 +212,7 @@ mod tests {
         add(2, "bob", "app", 64);
         add(3, "cid", "web", 64);
         add(4, "dan", "web", 63);
+        assert_eq!(reads.inboxes(), 4);
         let mut pipeline = Commands::default();
         let groups = reads.encode(&mut pipeline);
         let parts: Vec<Vec<_>> = groups.iter().map(|group| group.parts().collect()).collect();
@@ -217,7 +224,7 @@ mod tests {
                 vec![(SessionKey::of(4), "h:{dan}:inbox")]
             ]
         );
-        assert_eq!((pipeline.len(), reads.commands()), (3, 0));
+        assert_eq!((pipeline.len(), reads.inboxes()), (3, 0));
         let text = String::from_utf8(pipeline.bytes().to_vec()).unwrap();
         let words: Vec<&str> = text.split("\r\n").filter(|line| !line.starts_with(['*', '$'])).collect();
         let expected = "XREADGROUP GROUP web c COUNT 64 STREAMS h:{ann}:inbox h:{cid}:inbox > >";

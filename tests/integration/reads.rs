@@ -75,6 +75,29 @@ async fn devices_that_are_called_otherwise_are_served_as_well() {
     }
 }
 
+// A wake-up may come for what is gone again.
+#[tokio::test]
+async fn inboxes_without_news_among_others_take_nobodys_messages() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default().set("shards", "1")).await;
+    let mut clients = connect_all(&node, |_| "web".to_owned()).await;
+    let mut at_once = redis::pipe();
+    at_once.atomic();
+    for user in 0..USERS {
+        at_once.cmd("XADD").arg(inbox(user)).arg("9000000000000-1").arg("data").arg(user).ignore();
+        if user % 3 == 0 {
+            at_once.cmd("XDEL").arg(inbox(user)).arg("9000000000000-1").ignore();
+        }
+    }
+    at_once.query_async::<()>(&mut redis.connection().await).await.expect("a transaction");
+    for (user, client) in clients.iter_mut().enumerate() {
+        if user % 3 == 0 {
+            redis.publish(&format!("user-{user}"), &user.to_string()).await;
+        }
+        assert_eq!(client.next_message().await.data.get(), format!("\"{user}\""));
+    }
+}
+
 // Redis refuses a command over many streams as a whole if one of them has no such group, or is none.
 #[tokio::test]
 async fn an_inbox_that_cannot_be_read_keeps_no_other_from_being_read() {
