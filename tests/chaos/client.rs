@@ -263,6 +263,10 @@ impl Session<'_> {
     ) -> ControlFlow<Ending, std::convert::Infallible> {
         let mut mood = self.ground.mood.clone();
         let first = *mood.borrow_and_update();
+        if first.stop {
+            // While the connection was made: it will not be said again.
+            return ControlFlow::Break(Ending::because("the run is over"));
+        }
         self.send(&self.connect_frame(instance, seq)).await?;
         let begin = Instant::now();
         let (mut heard, mut asked) = (begin, false);
