@@ -81,6 +81,12 @@ pub enum Fault {
     FanOutOutlivesEpoch,
     /// A cursor of an older epoch is taken back wherever it is by now.
     RewindsBlindly,
+    /// What a producer left at a node is appended behind the reads of its pipeline.
+    AppendBehindRead,
+    /// Events of a node's own appends are expected on the next link, too.
+    OwnEventsOutliveLink,
+    /// The event of an append is expected although it was refused.
+    RefusedAppendExpected,
     /// Sessions do not look at what retention took from a topic.
     TrimUnseen,
     /// A node does not look at what retention took from a topic before it had read it.

@@ -1,5 +1,6 @@
 //! A node (one shard of it): one pipeline in flight, hints on one ordered connection, sessions, and no decisions.
 
+mod appends;
 mod feeds;
 mod flight;
 mod hints;
@@ -74,6 +75,10 @@ pub struct Node {
     /// Pipelines of dead connections that may still be executed (only by a planted bug).
     orphans: Vec<Flight>,
     orders: Vec<Item>,
+    /// Appends that producers have left, for the next pipeline.
+    appends: usize,
+    /// Events of appends that were sent, and that have not been heard.
+    own_events: usize,
     nonce: u64,
     feeds: BTreeMap<Topic, Feed>,
     feeds_sweep_at_ms: u64,
@@ -94,6 +99,8 @@ impl Node {
             flight: None,
             orphans: Vec::new(),
             orders: Vec::new(),
+            appends: 0,
+            own_events: 0,
             nonce: 0,
             feeds: BTreeMap::new(),
             feeds_sweep_at_ms: feeds::SWEEP_MS,
@@ -161,6 +168,7 @@ impl Node {
             self.unregister_topics(key);
             if self.sessions.iter().all(Option::is_none) {
                 self.follow = Follow::No;
+                self.own_events = 0;
                 self.hints.retain(|hint| !matches!(hint, Hint::Subscribed));
             }
         }
@@ -208,8 +216,9 @@ impl Node {
     pub fn forget_what_is_over(&mut self, world: &World) {
         let mut hints = VecDeque::new();
         for hint in std::mem::take(&mut self.hints) {
-            // A second wake-up says nothing that the first one does not.
-            if !matches!(hint, Hint::Wake | Hint::TopicWake(_)) || hints.back() != Some(&hint) {
+            // A second wake-up says nothing that the first one does not, unless that is taken for the node's own.
+            let repeats = matches!(hint, Hint::Wake | Hint::TopicWake(_)) && hints.back() == Some(&hint);
+            if !repeats || self.own_events > 0 {
                 hints.push_back(hint);
             }
         }
@@ -244,7 +253,7 @@ impl Node {
         if self.flight.is_some() || !self.linked {
             return false;
         }
-        let (mut items, mut early) = (Vec::new(), Vec::new());
+        let (mut items, mut early) = (self.take_appends(world), Vec::new());
         for (key, held) in self.sessions.iter_mut().enumerate() {
             let Some(held) = held else { continue };
             if held.session.urgency(world.now, held.blocked) == Urgency::None {
@@ -262,7 +271,8 @@ impl Node {
             items.extend(commands.into_iter().map(|command| Item::Session { key, command }));
         }
         // Gathered over all sessions, cursors end what sessions want.
-        items.sort_by_key(Item::is_cursor);
+        let late_append = world.redis.fault == Some(Fault::AppendBehindRead);
+        items.sort_by_key(|item| (late_append && *item == Item::Append, item.is_cursor()));
         items.append(&mut self.orders);
         items.extend(self.take_wishes(world));
         if items.is_empty() {
@@ -314,6 +324,7 @@ impl Node {
                 let caller = Caller { owner, device, nonce: 0 };
                 world.redis.execute(caller, &Command::Release { generation: 0, ended: false })
             }
+            Item::Append => Self::execute_append(world),
             Item::Feed(wish) => Self::execute_wish(world, wish),
             Item::Reindex(change) => {
                 world.redis.reindex(change);
@@ -376,6 +387,7 @@ impl Node {
         }
         for pair in pairs {
             match pair {
+                (Item::Append, answer) => self.complete_append(world, answer),
                 (Item::Feed(wish), answer) => self.complete_wish(world, &wish, answer),
                 (Item::Session { key, mut command }, answer) => {
                     let mut answer = answer.unwrap_or(Reply::Failed(Failure::Disconnected));

@@ -223,8 +223,12 @@ impl Pair {
         Some(frame)
     }
 
-    /// What functions have published reaches the owners that listen.
+    /// What functions have published reaches the owners that listen, and events of appends those who read the inbox.
     pub fn route(&mut self) {
+        let appended = std::mem::take(&mut self.world.redis.appended);
+        for node in self.nodes.iter_mut().filter(|node| node.is_subscribed()) {
+            node.hints.extend(std::iter::repeat_n(Hint::Wake, appended));
+        }
         for (owner, control) in std::mem::take(&mut self.world.redis.said) {
             if let Some(node) = self.nodes.iter_mut().find(|node| node.owner() == owner && node.linked) {
                 node.hints.push_back(Hint::Control(control));

@@ -138,6 +138,10 @@ pub struct Redis {
     pub fault: Option<Fault>,
     /// Keyspace events are on.
     pub flags: bool,
+    /// Redis refuses the next append that a node sends.
+    pub refuses_append: bool,
+    /// Appends that nodes sent, whose events are to be handed out.
+    pub appended: usize,
     /// Another server, or the same one with older data: its identity is not the recorded one.
     pub restarted: bool,
     /// Something was removed while two devices were known.

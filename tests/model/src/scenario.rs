@@ -14,6 +14,8 @@ pub(crate) struct Left {
     /// Device and node of the connections to come, in this order.
     pub(crate) connects: &'static [(usize, usize)],
     pub(crate) publish: u8,
+    pub(crate) publish_along: u8,
+    pub(crate) refuse: u8,
     pub(crate) ack: u8,
     pub(crate) hang_up: u8,
     pub(crate) forget: u8,
@@ -42,6 +44,8 @@ impl Left {
     fn count(&mut self, step: Step) -> Option<&mut u8> {
         Some(match step {
             Step::Publish => &mut self.publish,
+            Step::PublishAlong(_) => &mut self.publish_along,
+            Step::Refuse => &mut self.refuse,
             Step::Ack(_) => &mut self.ack,
             Step::HangUp(_) => &mut self.hang_up,
             Step::Forget(_) => &mut self.forget,
@@ -185,6 +189,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         flags(),
         rolled_back(),
         struck(),
+        along(),
+        along_refused(),
+        along_links(),
         topic_takeover(),
         topic_crash(),
         topic_links(),
@@ -317,6 +324,25 @@ pub(crate) fn rolled_back() -> Scenario {
 pub(crate) fn struck() -> Scenario {
     let left = Left { connects: &[(0, 1)], publish: 1, ack: 1, strike: 1, ..Left::default() };
     base("struck owner", &[PHONE], left)
+}
+
+/// Producers leave messages at the nodes that read the inbox, others append by themselves: whose event is whose, nobody
+/// knows.
+pub(crate) fn along() -> Scenario {
+    let left = Left { connects: &[(0, 1)], publish: 1, publish_along: 2, ..Left::default() };
+    Scenario { thorough: false, torn: true, ..base("appends along", &[PHONE], left) }
+}
+
+/// Redis refuses some of them.
+pub(crate) fn along_refused() -> Scenario {
+    let left = Left { publish: 2, publish_along: 2, ack: 1, refuse: 1, ..Left::default() };
+    Scenario { nodes: 1, torn: true, ..base("appends along, refused", &[PHONE], left) }
+}
+
+/// Connections are lost, and keyspace events switched off, while such appends are on their way.
+pub(crate) fn along_links() -> Scenario {
+    let left = Left { publish: 1, publish_along: 2, lose_link: 1, break_data: 1, flags_off: 1, ..Left::default() };
+    Scenario { nodes: 1, thorough: false, torn: true, ..base("appends along, lost links", &[PHONE], left) }
 }
 
 fn is_about_delivery(wrong: &str) -> bool {

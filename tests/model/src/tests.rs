@@ -41,7 +41,7 @@ macro_rules! keeps_the_promise {
 
 keeps_the_promise! {
     takeover late_acks sweep two_devices links queued_attach subscription repair moved_repair lost_records rewind forget crash flags
-    rolled_back struck
+    rolled_back struck along along_refused along_links
     topic_takeover topic_crash topic_links topic_window topic_hints topic_subscription topic_devices topic_follows topic_calls
     topic_moved_follow topic_retention topic_rewind topic_fan_out topic_lost_log topic_unconfirmed topic_millisecond
     broadcast
@@ -109,5 +109,8 @@ finds! {
     a_trim_that_is_forgotten_with_its_log_is_found: TrimForgotten => "untold";
     a_trim_that_a_node_does_not_see_is_found: TrimUnseenByNode => "untold";
     a_trim_that_sessions_do_not_see_is_found: TrimUnseen => "untold";
+    an_append_behind_the_read_of_its_pipeline_is_found: AppendBehindRead => "undelivered";
+    events_that_are_expected_on_the_next_link_are_found: OwnEventsOutliveLink => "undelivered";
+    an_event_that_is_expected_of_a_refused_append_is_found: RefusedAppendExpected => "undelivered";
     flags_that_are_restored_silently_are_found: FlagsSilently => "undelivered";
 }

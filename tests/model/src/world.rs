@@ -26,6 +26,10 @@ pub(crate) const LONG_MS: u64 = 31_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Publish,
+    /// A producer leaves a message at a node that reads the inbox.
+    PublishAlong(usize),
+    /// Redis refuses the next such append.
+    Refuse,
     /// The device's client connects to a node; the old connection's node does not notice.
     Connect {
         device: usize,
@@ -210,6 +214,7 @@ impl World {
                 may(step);
             }
             may(Step::Subscribed(node));
+            may(Step::PublishAlong(node));
             for step in [Step::Hear(node), Step::DropHint(node), Step::RepeatHint(node), Step::Relink(node)] {
                 may(step);
             }
@@ -228,7 +233,7 @@ impl World {
             may(Step::AckNewest(device));
         }
         let rest = [Step::Publish, Step::Pass, Step::ExecuteDead, Step::DeleteInbox, Step::DeleteRecords];
-        for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff]) {
+        for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff, Step::Refuse]) {
             may(step);
         }
         for way in [Way::Frame, Way::Call] {
@@ -246,6 +251,8 @@ impl World {
         let known = |device: usize| self.pair.world.redis.record(DEVICES[device]).is_some();
         match step {
             Step::Send(_) => !self.eager,
+            Step::PublishAlong(node) => nodes[node].takes_appends(),
+            Step::Refuse => !self.pair.world.redis.refuses_append,
             Step::Execute(node) => nodes[node].flight().0,
             Step::Reply(node) => nodes[node].flight().1,
             Step::FanOut(node) => nodes[node].is_fanning_out(),
@@ -283,6 +290,8 @@ impl World {
         let pair = &mut self.pair;
         match step {
             Step::Publish => drop(pair.publish("x")),
+            Step::PublishAlong(node) => pair.nodes[node].leave_append(),
+            Step::Refuse => pair.world.redis.refuses_append = true,
             Step::Connect { device, node } => self.connect(device, node),
             Step::HangUp(device) => {
                 let client = &mut self.clients[device];

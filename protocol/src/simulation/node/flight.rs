@@ -10,6 +10,8 @@ pub(super) enum Item {
         key: usize,
         command: Command,
     },
+    /// Append a message that a producer left.
+    Append,
     Trim,
     Release {
         device: String,
@@ -76,8 +78,14 @@ impl Flight {
 
     /// Up to where Redis executes it at once.
     pub(super) fn next_end(&self, torn: bool) -> usize {
-        let is_rest = |item: &Item| item.is_cursor() || !matches!(item, Item::Session { .. });
-        let rest = self.items.iter().position(is_rest).filter(|rest| torn && self.answers.len() < *rest);
-        rest.unwrap_or(self.items.len())
+        let part = |item: &Item| match item {
+            Item::Append => 0,
+            Item::Session { .. } if !item.is_cursor() => 1,
+            _ => 2,
+        };
+        let done = self.answers.len();
+        let here = self.items.get(done).map(part);
+        let next = self.items.iter().skip(done).position(|item| Some(part(item)) != here);
+        next.filter(|_| torn).map_or(self.items.len(), |next| done + next)
     }
 }

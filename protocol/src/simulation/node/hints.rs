@@ -58,9 +58,11 @@ impl Node {
             Hint::TopicWake(topic) | Hint::TopicSubscribed(topic) => self.wake_feed(&topic),
             Hint::Control(Control::Topics) => self.each(world, |session, _, _| session.handle_topics_changed()),
             Hint::FlagsRestored => {
+                self.own_events = 0;
                 self.lose_hints_of_feeds();
                 self.each(world, |session, now, _| session.handle_hints_lost(now));
             }
+            Hint::Wake if self.expects_event() => {}
             Hint::Wake => self.each(world, |session, _, _| session.handle_wake()),
             Hint::Subscribed => self.each(world, |session, _, _| session.handle_subscribed()),
             Hint::Control(Control::Release { .. }) if deaf => {}
@@ -111,6 +113,8 @@ impl Node {
     pub fn lose_link(&mut self) {
         self.linked = false;
         self.hints.clear();
+        // Told to their producers, who send them on a connection of their own.
+        self.appends = 0;
         if self.follow == Follow::Sent {
             self.follow = Follow::No;
         }
@@ -135,6 +139,9 @@ impl Node {
         }
         self.linked = true;
         self.hints.clear();
+        if world.redis.fault != Some(Fault::OwnEventsOutliveLink) {
+            self.own_events = 0;
+        }
         let primary = world.redis.recover();
         // Of the epoch in which it was read.
         while world.redis.fault != Some(Fault::FanOutOutlivesEpoch) && self.fan_out(world) {}
