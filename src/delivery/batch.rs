@@ -17,7 +17,7 @@ use super::shard::Shard;
 use crate::store::functions::LIBRARY;
 use crate::store::replies::{self, Value};
 use crate::store::resp::{Commands, Replies};
-use crate::store::{StoreError, Wire, topics};
+use crate::store::{Rider, StoreError, Wire, topics};
 
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -58,6 +58,7 @@ enum Item {
     Order(Order, usize),
     Cursors(CursorGroup),
     Reads(ReadGroup),
+    Rider(Rider),
 }
 
 /// The connection, ready for the next pipeline, and what came on it.
@@ -69,7 +70,16 @@ pub(super) struct Flight {
     reads: usize,
     /// The connection that it was sent on, which may have been given up since.
     pub(super) client: ClientId,
-    sent: TokioInstant,
+    pub(super) sent: TokioInstant,
+}
+
+impl Flight {
+    pub(super) fn riders(&mut self) -> impl Iterator<Item = &mut Rider> {
+        self.items.iter_mut().filter_map(|item| match item {
+            Item::Rider(rider) => Some(rider),
+            _ => None,
+        })
+    }
 }
 
 impl Shard {
@@ -115,7 +125,8 @@ impl Shard {
             return;
         }
         let feeds = self.feeds.has_wishes() && !self.fan_outs.is_full();
-        if self.queue.is_empty() && self.orders.is_empty() && !self.reads.has_refused() && !feeds && !self.trims_due {
+        let nothing = self.queue.is_empty() && self.orders.is_empty() && !self.reads.has_refused() && !feeds;
+        if nothing && !self.riders_wait && !self.trims_due {
             return;
         }
         let now = self.now();
@@ -125,6 +136,8 @@ impl Shard {
             self.orders.extend(self.feeds.take_wishes().into_iter().map(Order::Feed));
         }
         let mut items = Vec::new();
+        let riders = self.take_riders(now, data.commands());
+        items.extend(riders.into_iter().map(Item::Rider));
         let reads = self.fill(now, data.commands(), &mut items);
         self.fill_orders(now, data.commands(), &mut items);
         let Some(link) = &mut self.io.link else { return };
@@ -222,6 +235,7 @@ impl Shard {
             Ok((data, replies)) => {
                 if let Some(link) = self.io.link.as_mut().filter(|link| link.client == client) {
                     link.data = Some(data);
+                    self.store.piggyback().open();
                 }
                 self.observer.round_trip.record(sent.elapsed().as_secs_f64());
                 if reads > 0 {
@@ -242,6 +256,7 @@ impl Shard {
                             own.for_each(drop);
                         }
                         Item::Reads(group) => self.complete_reads(&group, &mut values, now),
+                        Item::Rider(rider) => self.complete_rider(rider, &mut values, now),
                         Item::Order(order, replies) => {
                             let mut own = values.by_ref().take(replies);
                             self.complete_order(order, &mut own, now);
@@ -266,6 +281,7 @@ impl Shard {
                         }
                         Item::Cursors(group) => self.lose_cursors(group, now),
                         Item::Reads(group) => self.fail_reads(&group, Failure::Disconnected, now),
+                        Item::Rider(mut rider) => rider.lose(&error.to_string()),
                         Item::Order(order, _) => self.restore(order, now),
                     }
                 }

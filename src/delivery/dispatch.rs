@@ -110,14 +110,9 @@ impl Shard {
             if payload == b"xadd" {
                 self.observer.wakeups.increment(1);
                 let now = self.now();
-                let mut keys = std::mem::take(&mut self.woken);
-                keys.extend_from_slice(self.sessions.of_user(user));
-                for key in keys.drain(..) {
-                    let Some(held) = self.sessions.get_mut(key) else { continue };
-                    held.session.handle_wake();
-                    self.enqueue(key, now);
+                if !self.sessions.is_expected(user, now) {
+                    self.wake(user, now);
                 }
-                self.woken = keys;
             }
         } else if let Some(topic) = self.store.keys().topic_of_event(channel) {
             if payload == b"xadd" {
@@ -135,6 +130,18 @@ impl Shard {
                 self.observer.probe_round_trip.record(took.as_secs_f64());
             }
         }
+    }
+
+    /// Something new is in a user's inbox, or will be before the next read.
+    pub(super) fn wake(&mut self, user: &str, now: Now) {
+        let mut keys = std::mem::take(&mut self.woken);
+        keys.extend_from_slice(self.sessions.of_user(user));
+        for key in keys.drain(..) {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            held.session.handle_wake();
+            self.enqueue(key, now);
+        }
+        self.woken = keys;
     }
 
     fn handle_control(&mut self, control: Control) {
@@ -214,6 +221,7 @@ impl Shard {
 
     /// Wake-ups or control messages may have been lost.
     pub(super) fn lose_hints(&mut self, now: Now) {
+        self.sessions.expect_no_events();
         self.feeds.lose_hints();
         for key in self.sessions.keys() {
             let Some(held) = self.sessions.get_mut(key) else { continue };

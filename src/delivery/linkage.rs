@@ -62,6 +62,7 @@ impl Shard {
     /// connection is killed before anything is read again.
     pub(super) fn lose_link(&mut self, why: &str) {
         let Some(link) = self.io.link.take() else { return };
+        self.store.piggyback().close();
         warn!(why, "connection to Redis lost; making it anew");
         self.observer.reconnects.increment(1);
         self.io.old_client = Some(link.client);
@@ -118,6 +119,7 @@ impl Shard {
             }
         }
         self.lose_hints(now);
+        self.store.piggyback().open();
         self.register_announcer();
         tokio::spawn(refresh(self.store.clone()));
         info!(sessions = self.sessions.len(), primary, "connected to Redis");
@@ -248,6 +250,7 @@ impl Shard {
         if !self.sessions.confirm_subscription(user.as_str()) {
             return;
         }
+        self.store.piggyback().welcome(user);
         for key in self.sessions.of_user(user.as_str()).to_vec() {
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.session.handle_subscribed();

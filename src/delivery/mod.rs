@@ -28,6 +28,7 @@ mod queue;
 pub mod readiness;
 mod reads;
 mod receipts;
+mod riders;
 mod sessions;
 mod shard;
 mod topic_pipeline;

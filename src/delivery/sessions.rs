@@ -4,9 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use homing_protocol::name::Name;
-use homing_protocol::session::Session;
+use homing_protocol::session::{Now, Session};
 
 use super::outlet::Outlet;
+
+/// Time within which the event of an append comes. If it is lost, which only happens to others' flags and connections,
+/// another one must not be taken for it.
+const OWN_EVENT_MS_MAX: u32 = 1_000;
 
 /// Names a session of a shard; a key of a session that is gone finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +62,10 @@ pub(super) enum Subscription {
 #[derive(Debug)]
 struct Follower {
     subscription: Subscription,
+    /// Events of appends of this shard's own that have not come: what they are about is read anyway.
+    own_events: u16,
+    /// When the last of these appends was sent, in monotonic ms, of which the lowest bits are enough.
+    own_sent_ms: u32,
     sessions: Vec<SessionKey>,
 }
 
@@ -91,7 +99,8 @@ impl Sessions {
                 (key, Some(follower.subscription))
             }
             None => {
-                self.users.insert(user, Follower { subscription: Subscription::Pending, sessions: vec![key] });
+                let (subscription, sessions) = (Subscription::Pending, vec![key]);
+                self.users.insert(user, Follower { subscription, own_events: 0, own_sent_ms: 0, sessions });
                 (key, None)
             }
         }
@@ -136,6 +145,44 @@ impl Sessions {
             }
             None => false,
         }
+    }
+
+    /// An append of this shard's own is on its way, and a read behind it: its event will say nothing new.
+    pub(super) fn expect_event(&mut self, user: &str, now: Now) {
+        if let Some(follower) = self.users.get_mut(user)
+            && follower.subscription == Subscription::Confirmed
+        {
+            follower.own_events = follower.own_events.saturating_add(1);
+            follower.own_sent_ms = now.mono_ms as u32;
+        }
+    }
+
+    /// An event came; true if it may be taken for one that was expected. Which one it is makes no difference: as many
+    /// events as there were other appends are left, and none of these comes before the append that it tells of is behind
+    /// a read (see ADR 0019).
+    pub(super) fn is_expected(&mut self, user: &str, now: Now) -> bool {
+        let Some(follower) = self.users.get_mut(user) else { return false };
+        if follower.own_events == 0 {
+            return false;
+        }
+        if (now.mono_ms as u32).wrapping_sub(follower.own_sent_ms) > OWN_EVENT_MS_MAX {
+            follower.own_events = 0;
+            return false;
+        }
+        follower.own_events -= 1;
+        true
+    }
+
+    /// An append was refused: no event comes of it.
+    pub(super) fn expect_no_event(&mut self, user: &str) {
+        if let Some(follower) = self.users.get_mut(user) {
+            follower.own_events = follower.own_events.saturating_sub(1);
+        }
+    }
+
+    /// Events may have been lost.
+    pub(super) fn expect_no_events(&mut self) {
+        self.users.values_mut().for_each(|follower| follower.own_events = 0);
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = &Name> {

@@ -128,6 +128,8 @@ pub struct Shard {
     pub(super) fan_outs: FanOuts,
     pub(super) cursor_writes: CursorWrites,
     pub(super) reads: Reads,
+    /// Whether producers have left appends for the next pipeline.
+    pub(super) riders_wait: bool,
     pub(super) outbox: Outbox,
     pub(super) io: Io,
     pub(super) link_lost_ms: Option<u64>,
@@ -215,6 +217,7 @@ impl Shard {
             fan_outs: FanOuts::default(),
             cursor_writes: CursorWrites::default(),
             reads: Reads::default(),
+            riders_wait: false,
             outbox: Outbox::default(),
             io: Io::default(),
             link_lost_ms: Some(1),
@@ -278,6 +281,7 @@ impl Shard {
         if self.sessions.remove(key)
             && let Some(user) = user
         {
+            self.store.piggyback().dismiss(&user);
             self.dropped.push(user);
         }
     }
@@ -305,6 +309,7 @@ impl Shard {
         self.trims_due = self.trims.is_due(now.mono_ms);
         self.tick_deferred(now);
         self.tick_link(now);
+        self.tick_riders();
         self.tick_probe(now);
         self.tick_feeds(now);
         self.tick_presence(now);

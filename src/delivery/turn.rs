@@ -109,12 +109,14 @@ impl Shard {
     ) -> Poll<()> {
         let mut waiting = Waiting::default();
         loop {
+            self.riders_wait = self.store.piggyback().poll(context);
             self.send_pipeline();
             if self.send_follows() {
                 waiting.hints = false;
             }
             let has_more = self.hand_out();
             if self.is_drained() {
+                self.store.piggyback().close();
                 return Poll::Ready(());
             }
             let is_idle = !self.take_turn(mailbox, alarm, stops, &mut waiting, context);

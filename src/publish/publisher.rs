@@ -57,7 +57,8 @@ struct Appended {
 
 /// Publishes messages. Cloning is cheap.
 ///
-/// All clones share one connection: what they write at the same time leaves in one system call.
+/// All clones share one connection: what they write at the same time leaves in one system call. What this thread's shard
+/// will read leaves with the read ([`crate::store::Piggyback`]).
 #[derive(Clone)]
 pub struct Publisher {
     store: Store,
@@ -111,16 +112,19 @@ impl Publisher {
         let now_ms = now_ms();
         let is_call = message.is_call();
         let is_measured = !is_call && self.inner.sample.fetch_add(1, Ordering::Relaxed).is_multiple_of(LENGTH_SAMPLE);
-        let send = || {
-            self.store.shared().send(|commands| {
-                self.append(commands, user, message, now_ms);
-                if is_measured {
-                    self.length(commands, user);
-                }
-            })
+        let write = |commands: &mut Commands| {
+            self.append(commands, user, message, now_ms);
+            if is_measured {
+                self.length(commands, user);
+            }
         };
+        let send = || self.store.shared().send(write);
         let read = if is_call { read_once } else { read_appended };
-        let mut replies = send().await?;
+        // Together with the read, if this thread's shard will read it.
+        let mut replies = match self.store.piggyback().send(user, write).await {
+            Some(outcome) => outcome?,
+            None => send().await?,
+        };
         let mut published = replies.reader().next().map_or_else(missing_reply, read);
         if is_call && matches!(published, Err(StoreError::FunctionMissing)) {
             self.store.load_functions().await?;

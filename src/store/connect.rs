@@ -11,6 +11,7 @@ use super::error::StoreError;
 use super::functions::LIBRARY;
 use super::keys::KeySpace;
 use super::line::Line;
+use super::piggyback::Piggyback;
 use super::wire::{Dialer, Wire};
 
 /// How a process reaches its Redis.
@@ -42,6 +43,7 @@ struct Inner {
     keys: KeySpace,
     dialer: Dialer,
     shared: Line,
+    piggyback: Arc<Piggyback>,
     /// `None` with a private certificate authority, which deadpool-redis cannot be told.
     pool: Option<deadpool_redis::Pool>,
     has_own_ca: bool,
@@ -69,7 +71,8 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let shared = Line::new(dialer.clone(), client.get_connection_info().redis_settings().db(), reply_timeout);
         let pool = if has_own_ca { None } else { Some(pool(&client, reply_timeout)?) };
-        Ok(Self { inner: Arc::new(Inner { client, keys, dialer, shared, pool, has_own_ca, reply_timeout }) })
+        let piggyback = Arc::default();
+        Ok(Self { inner: Arc::new(Inner { client, keys, dialer, shared, piggyback, pool, has_own_ca, reply_timeout }) })
     }
 
     /// The same Redis by connections of their own. A connection is driven by the runtime that first uses it, so each
@@ -99,6 +102,12 @@ impl Store {
     #[must_use]
     pub fn shared(&self) -> &Line {
         &self.inner.shared
+    }
+
+    /// What leaves in the pipeline of this thread's shard, if it has one.
+    #[must_use]
+    pub fn piggyback(&self) -> &Arc<Piggyback> {
+        &self.inner.piggyback
     }
 
     /// A connection of one's own, whose replies are awaited for as long as it takes. Whoever calls sets the time-out.

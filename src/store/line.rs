@@ -27,7 +27,7 @@ const REQUESTS_MAX: usize = 16_384;
 /// Time between two attempts to connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-type Outcome = Result<Replies<Vec<u8>>, StoreError>;
+pub(super) type Outcome = Result<Replies<Vec<u8>>, StoreError>;
 
 /// A handle to the connection. Cloning is cheap.
 #[derive(Clone)]

@@ -311,6 +311,12 @@ impl Commands {
         command.write_packed_command(&mut self.bytes);
     }
 
+    /// Moves others behind these.
+    pub fn append(&mut self, others: &mut Self) {
+        self.bytes.append(&mut others.bytes);
+        self.count += std::mem::take(&mut others.count);
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

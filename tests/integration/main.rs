@@ -6,6 +6,7 @@
 // A test prints what it measured, and the logs of its processes when it fails.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod along;
 mod bench;
 mod delivery;
 mod durability;
