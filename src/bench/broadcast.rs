@@ -13,6 +13,7 @@ use super::options::{BroadcastOptions, ClientsOptions};
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::report::{Findings, Unit};
+use super::sockets_floor;
 use super::stage::{self, DRAIN_MAX, Stage};
 use super::worker::payload::{Payloads, SIZE_MIN, Told};
 use crate::store::{Key, KeySpace};
@@ -21,6 +22,9 @@ use crate::store::{Key, KeySpace};
 const CALM: Duration = Duration::from_secs(10);
 /// Time in which cursors are written after the last ack, with some to spare.
 const CURSORS_WRITTEN: Duration = Duration::from_secs(3);
+
+/// Time for the floor.
+const FLOOR_TIME: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchError> {
@@ -81,7 +85,7 @@ pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchErro
     );
     stage::percentiles(&mut findings, "Until the last device has it", "last", &slowest);
     let group = "CPU for each device that received and acknowledged a broadcast";
-    costs::cpu_each(&mut findings, (group, ""), (&before, &after), total.unique);
+    let cost_us = costs::cpu_each(&mut findings, (group, ""), (&before, &after), total.unique);
     memory_figures(&mut findings, &after);
     let lost = expected.saturating_sub(total.unique);
     for (key, name, value) in [
@@ -98,6 +102,13 @@ pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchErro
     stage::charts(&mut findings, stage.crew.timeline.seconds(), "Latency");
     stage::percentile_chart(&mut findings, &stage.crew.latencies, "Latency");
     stage.stop().await;
+    if let Some(cost_us) = cost_us {
+        let _progress = Progress::new("floor", 1);
+        let floor_us = sockets_floor::measure(FLOOR_TIME.min(options.time.0)).await?;
+        findings.figure(sockets_floor::GROUP, "floor_sockets", sockets_floor::NAME, floor_us, Unit::Microseconds);
+        let name = "Redis and nodes here, to the floor";
+        findings.figure(sockets_floor::GROUP, "ratio_all", name, cost_us / floor_us.max(f64::EPSILON), Unit::Ratio);
+    }
     let failure = if lost > 0 {
         Some(format!("{lost} of {expected} deliveries did not happen within {DRAIN_MAX:?}"))
     } else if written < devices {

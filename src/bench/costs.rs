@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::report::{Findings, Unit};
 use super::stage::Usage;
 
-/// CPU of nodes, Redis and clients for each of so many deliveries; `suffix` ends the keys.
+/// CPU of nodes, Redis and clients for each of so many deliveries; `suffix` ends the keys. Answers that of nodes and Redis
+/// together, in microseconds, if it can be seen.
 pub(crate) fn cpu_each(
     findings: &mut Findings,
     (group, suffix): (&'static str, &str),
     (before, after): (&Usage, &Usage),
     deliveries: u64,
-) {
+) -> Option<f64> {
     let each = |before: Option<Duration>, after: Option<Duration>| {
         Some(after?.saturating_sub(before?).as_secs_f64() * 1_000_000.0 / deliveries.max(1) as f64)
     };
@@ -25,6 +26,7 @@ pub(crate) fn cpu_each(
             findings.figure(group, &format!("{key}{suffix}"), name, value, Unit::Microseconds);
         }
     }
+    Some(parts[0].2? + parts[1].2?)
 }
 
 /// How busy these processes were, of one core.

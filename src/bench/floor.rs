@@ -13,6 +13,7 @@ use super::options::FloorOptions;
 use super::outcome::Outcome;
 use super::process;
 use super::report::{Findings, Unit};
+use super::sockets_floor;
 
 /// Streams that take turns, as users do.
 const STREAMS: usize = 1_000;
@@ -35,7 +36,8 @@ pub(crate) async fn run(options: &FloorOptions) -> Result<Outcome, BenchError> {
     let cluster = Cluster::redis_only(options.redis.as_ref()).await?;
     let Some(redis) = cluster.redis() else { return Err(BenchError::Broken("there is no Redis".to_owned())) };
     let floor = measure(redis, options.time.0, options.size).await?;
-    let mut findings = Findings::new("floor", "Bare XADD with notification, XREADGROUP and XACK".to_owned());
+    let mut findings =
+        Findings::new("floor", "Bare XADD with notification, XREADGROUP and XACK, and bare sockets".to_owned());
     findings.circumstance("machine", process::machine());
     let version = redis.info("server", "redis_version").await.unwrap_or_default();
     let log = cluster.data_dir().map(|folder| format!(", log on {}", process::file_system(&folder)));
@@ -43,6 +45,8 @@ pub(crate) async fn run(options: &FloorOptions) -> Result<Outcome, BenchError> {
     findings.circumstance("messages", format!("{} bytes each", options.size));
     findings.figure("Floor", "floor_redis", "Redis's CPU for a message", floor.redis_us, Unit::Microseconds);
     findings.figure("Floor", "floor_rate", "messages", floor.rate, Unit::PerSecond);
+    let sockets_us = sockets_floor::measure(options.time.0).await?;
+    findings.figure(sockets_floor::GROUP, "floor_sockets", sockets_floor::NAME, sockets_us, Unit::Microseconds);
     let failure =
         (!floor.is_heard).then(|| "no notification was heard: notify-keyspace-events lacks K or t".to_owned());
     cluster.stop().await;

@@ -30,6 +30,7 @@ mod replay;
 mod report;
 mod slow;
 mod sockets;
+mod sockets_floor;
 mod stage;
 mod storm;
 mod suite;

@@ -28,7 +28,7 @@ pub enum BenchCommand {
     Topics(TopicsOptions),
     /// A plain load on any cluster, until Ctrl-C or for some time.
     Load(LoadOptions),
-    /// What bare commands cost Redis: XADD with notification, XREADGROUP, XACK.
+    /// What bare commands cost Redis (XADD with notification, XREADGROUP, XACK), and what bare sockets cost.
     Floor(FloorOptions),
     /// The standard set, several times each, written as a document.
     Suite(SuiteOptions),
