@@ -1,5 +1,6 @@
 //! `homing bench`: exit codes of measurements.
 
+use super::descriptors;
 use super::exit::{Exit, Failure, print};
 use crate::bench::options::BenchCommand;
 use crate::bench::{self, BenchError};
@@ -30,5 +31,6 @@ impl From<BenchError> for Failure {
 
 /// Runs a measurement and prints what it found.
 pub(super) async fn bench(command: BenchCommand) -> Result<(), Failure> {
+    descriptors::raise_limit();
     bench::run(command, |text: String| print(text)).await
 }

@@ -7,6 +7,7 @@ mod api;
 mod backoff;
 mod bench;
 mod connection;
+mod descriptors;
 mod embedded_redis;
 mod exit;
 mod greeting;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::descriptors;
 use super::exit::{Exit, Failure, OrExit as _};
 use super::node;
 use super::reload::Reload;
@@ -33,7 +34,7 @@ const REDIS_WAIT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs a node to its end.
 pub(super) fn serve(options: ServeOptions) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let reload = Reload::new(options.clone());
     let config = ServeConfig::resolve(options, &Host::current()).or_exit(Exit::Configuration)?;
     let format = match config.log_format {
@@ -142,12 +143,4 @@ pub(super) fn migrate_failure(error: MigrateError) -> Failure {
         MigrateError::Store(_) => Exit::Unreachable,
     };
     Failure { exit, error: error.into() }
-}
-
-/// Sessions are descriptors; the soft limit is often 1,024 where the hard one allows a million.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // If this fails, the node serves fewer sessions, as --sessions-max then says.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

@@ -143,10 +143,22 @@ async fn topics_count_every_message_at_every_follower_also_beside_a_crowd_that_i
     assert!((20.0..200.0).contains(&figure(&found, "login_commands")), "{found:#}");
 }
 
+// Many systems begin with 1,024, where more are allowed.
+#[tokio::test]
+async fn a_measurement_opens_more_sockets_than_the_soft_limit_of_descriptors_allows() {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"ulimit -Sn 128 && exec "$0" "$@""#, env!("CARGO_BIN_EXE_homing"), "bench", "idle"]);
+    command.args(["--users", "300", "--time", "1s", "--json"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(RUN_MAX, command.output()).await.expect("in time").expect("it can be started");
+    let found: Value = serde_json::from_slice(&output.stdout).expect("findings");
+    assert_eq!((output.status.code(), figure(&found, "connected")), (Some(0), 300.0), "{found:#}");
+}
+
 #[tokio::test]
 async fn the_floor_costs_something() {
     let found = findings(&["floor", "--time", "500ms"]).await;
     assert!(figure(&found, "floor_redis") > 0.0 && figure(&found, "floor_rate") > 0.0, "{found:#}");
+    assert!(figure(&found, "floor_sockets") > 0.0, "{found:#}");
 }
 
 #[tokio::test]
