@@ -55,7 +55,7 @@ pub enum ErrorCode {
     UpgradeRequired,
     /// The `Host` header is not one that this server answers to.
     BadHost,
-    /// The inbox key holds something else than a stream.
+    /// The inbox key holds something else than a stream, or another key of a user or topic what it should not.
     InboxUnusable,
     /// Redis cannot be used now: memory full, read-only, loading, lacking replicas, unreachable. Safe to retry.
     Unavailable,

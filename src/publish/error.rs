@@ -37,8 +37,10 @@ pub enum PublishError {
         /// The bound that it breaks, if that is a number.
         limit: Option<Limit>,
     },
-    /// The inbox's key, or that of the topic's log, holds something else than a stream.
-    #[error("the key of this inbox, or of this topic's log, holds something else than a stream: look at it, delete it")]
+    /// A key of the user or of the topic holds something of another type than it should.
+    #[error(
+        "a key of this user or topic (its inbox or log, a list) is of another type than it should be: look at it, delete it"
+    )]
     InboxUnusable,
     /// Redis refused the write, or could not be reached: nothing was written.
     #[error("{0}")]

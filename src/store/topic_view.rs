@@ -61,9 +61,12 @@ impl Store {
         if !(listed.added.is_empty() && listed.removed.is_empty()) {
             let reindexed = self.reindex(request.user, &listed).await;
             reindexed.map_err(|error| match error {
-                // Which would say that nothing was changed.
-                StoreError::Unavailable(text) => StoreError::OutcomeUnknown(format!("changed, but not listed: {text}")),
-                error => error,
+                // An operator must look at it; no repetition helps.
+                StoreError::WrongType => StoreError::WrongType,
+                // Others would say that nothing was changed.
+                error => {
+                    StoreError::OutcomeUnknown(format!("what the user follows is changed, but not listed: {error}"))
+                }
             })?;
         }
         change.devices = listed.devices;

@@ -12,6 +12,7 @@ mod delivery;
 mod durability;
 mod embedded;
 mod fan_out;
+mod follow_lists;
 mod frames;
 mod functions;
 #[allow(dead_code, reason = "the chaos tests use more of it")]
