@@ -87,6 +87,8 @@ pub enum Fault {
     OwnEventsOutliveLink,
     /// The event of an append is expected although it was refused.
     RefusedAppendExpected,
+    /// Nobody looks for what was appended while the event of a refused append was expected.
+    RefusedAppendWakesNobody,
     /// Sessions do not look at what retention took from a topic.
     TrimUnseen,
     /// A node does not look at what retention took from a topic before it had read it.

@@ -138,8 +138,8 @@ pub struct Redis {
     pub fault: Option<Fault>,
     /// Keyspace events are on.
     pub flags: bool,
-    /// Redis refuses the next append that a node sends.
-    pub refuses_append: bool,
+    /// Redis refuses an append that a node sends, after so many others.
+    pub appends_until_refused: Option<u8>,
     /// Appends that nodes sent, whose events are to be handed out.
     pub appended: usize,
     /// Another server, or the same one with older data: its identity is not the recorded one.

@@ -32,6 +32,7 @@ pub(crate) fn all() -> Vec<(Fault, Scenario)> {
         (Fault::AppendBehindRead, scenario::along()),
         (Fault::OwnEventsOutliveLink, scenario::along_links()),
         (Fault::RefusedAppendExpected, scenario::along_refused()),
+        (Fault::RefusedAppendWakesNobody, scenario::along_refused()),
         (Fault::CursorWithoutGt, scenario::topic_takeover()),
         (Fault::CursorRoundedUp, scenario::topic_millisecond()),
         (Fault::CursorPassesUnacked, scenario::topic_takeover()),

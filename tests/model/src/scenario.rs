@@ -45,7 +45,7 @@ impl Left {
         Some(match step {
             Step::Publish => &mut self.publish,
             Step::PublishAlong(_) => &mut self.publish_along,
-            Step::Refuse => &mut self.refuse,
+            Step::Refuse(_) => &mut self.refuse,
             Step::Ack(_) => &mut self.ack,
             Step::HangUp(_) => &mut self.hang_up,
             Step::Forget(_) => &mut self.forget,
@@ -169,6 +169,8 @@ impl Scenario {
 
 const PHONE: Step = Step::Connect { device: 0, node: 0 };
 const WEB: Step = Step::Connect { device: 1, node: 1 };
+/// The same at the phone's node.
+const BESIDE: Step = Step::Connect { device: 1, node: 0 };
 
 /// All of them.
 pub(crate) fn all() -> Vec<Scenario> {
@@ -336,7 +338,7 @@ pub(crate) fn along() -> Scenario {
 /// Redis refuses some of them.
 pub(crate) fn along_refused() -> Scenario {
     let left = Left { publish: 2, publish_along: 2, ack: 1, refuse: 1, ..Left::default() };
-    Scenario { nodes: 1, torn: true, ..base("appends along, refused", &[PHONE], left) }
+    Scenario { nodes: 1, thorough: false, torn: true, ..base("appends along, refused", &[PHONE, BESIDE], left) }
 }
 
 /// Connections are lost, and keyspace events switched off, while such appends are on their way.

@@ -112,5 +112,6 @@ finds! {
     an_append_behind_the_read_of_its_pipeline_is_found: AppendBehindRead => "undelivered";
     events_that_are_expected_on_the_next_link_are_found: OwnEventsOutliveLink => "undelivered";
     an_event_that_is_expected_of_a_refused_append_is_found: RefusedAppendExpected => "undelivered";
+    a_refused_append_behind_which_nobody_looks_is_found: RefusedAppendWakesNobody => "undelivered";
     flags_that_are_restored_silently_are_found: FlagsSilently => "undelivered";
 }

@@ -28,8 +28,8 @@ pub(crate) enum Step {
     Publish,
     /// A producer leaves a message at a node that reads the inbox.
     PublishAlong(usize),
-    /// Redis refuses the next such append.
-    Refuse,
+    /// Redis refuses such an append, after so many others.
+    Refuse(u8),
     /// The device's client connects to a node; the old connection's node does not notice.
     Connect {
         device: usize,
@@ -233,7 +233,8 @@ impl World {
             may(Step::AckNewest(device));
         }
         let rest = [Step::Publish, Step::Pass, Step::ExecuteDead, Step::DeleteInbox, Step::DeleteRecords];
-        for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff, Step::Refuse]) {
+        for step in rest.into_iter().chain([Step::Save, Step::Rewind, Step::FlagsOff, Step::Refuse(0), Step::Refuse(1)])
+        {
             may(step);
         }
         for way in [Way::Frame, Way::Call] {
@@ -252,7 +253,7 @@ impl World {
         match step {
             Step::Send(_) => !self.eager,
             Step::PublishAlong(node) => nodes[node].takes_appends(),
-            Step::Refuse => !self.pair.world.redis.refuses_append,
+            Step::Refuse(_) => self.pair.world.redis.appends_until_refused.is_none(),
             Step::Execute(node) => nodes[node].flight().0,
             Step::Reply(node) => nodes[node].flight().1,
             Step::FanOut(node) => nodes[node].is_fanning_out(),
@@ -291,7 +292,7 @@ impl World {
         match step {
             Step::Publish => drop(pair.publish("x")),
             Step::PublishAlong(node) => pair.nodes[node].leave_append(),
-            Step::Refuse => pair.world.redis.refuses_append = true,
+            Step::Refuse(others) => pair.world.redis.appends_until_refused = Some(others),
             Step::Connect { device, node } => self.connect(device, node),
             Step::HangUp(device) => {
                 let client = &mut self.clients[device];

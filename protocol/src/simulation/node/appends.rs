@@ -30,8 +30,12 @@ impl Node {
     }
 
     pub(super) fn execute_append(world: &mut World) -> Answer {
-        if std::mem::take(&mut world.redis.refuses_append) {
+        let left = &mut world.redis.appends_until_refused;
+        if left.take_if(|left| *left == 0).is_some() {
             return Reply::Failed(Failure::Refused);
+        }
+        if let Some(left) = left {
+            *left -= 1;
         }
         world.redis.append(vec![(b"data".to_vec(), b"x".to_vec())]);
         world.redis.appended += usize::from(world.redis.flags);
@@ -44,8 +48,10 @@ impl Node {
             && world.redis.fault != Some(Fault::RefusedAppendExpected)
         {
             self.own_events = self.own_events.saturating_sub(1);
-            // Another event may have been taken for the one that does not come.
-            self.each(world, |session, _, _| session.handle_wake());
+            if world.redis.fault != Some(Fault::RefusedAppendWakesNobody) {
+                // Another event may have been taken for the one that does not come.
+                self.each(world, |session, _, _| session.handle_wake());
+            }
         }
     }
 

@@ -113,7 +113,7 @@ impl Node {
     pub fn lose_link(&mut self) {
         self.linked = false;
         self.hints.clear();
-        // Told to their producers, who send them on a connection of their own.
+        // Their producers send them on a connection of their own, which is a publish like any other.
         self.appends = 0;
         if self.follow == Follow::Sent {
             self.follow = Follow::No;
