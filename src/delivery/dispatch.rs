@@ -110,7 +110,7 @@ impl Shard {
             if payload == b"xadd" {
                 self.observer.wakeups.increment(1);
                 let now = self.now();
-                if !self.sessions.is_expected(user, now) {
+                if !self.sessions.take_expected(user, now) {
                     self.wake(user, now);
                 }
             }

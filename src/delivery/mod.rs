@@ -21,6 +21,7 @@ pub mod nodes;
 mod observe;
 mod outbox;
 pub mod outlet;
+mod own_events;
 mod pipeline;
 pub mod presence;
 mod probe;

@@ -2,7 +2,8 @@
 //!
 //! Each is announced by Redis all the same, and what it is about has been read by then. So as many events are taken for
 //! these as there were such appends, and only others wake sessions up. Invariant: whatever is appended behind the last
-//! read that was sent is announced by an event that wakes (ADR 0019 says why, whichever event is taken for which).
+//! read that was sent wakes its session up, by an event or by the refusal that it was taken for (ADR 0019 says why, whichever
+//! event is taken for which).
 
 use homing_protocol::session::Now;
 

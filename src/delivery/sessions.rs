@@ -7,10 +7,7 @@ use homing_protocol::name::Name;
 use homing_protocol::session::{Now, Session};
 
 use super::outlet::Outlet;
-
-/// Time within which the event of an append comes. If it is lost, which only happens to others' flags and connections,
-/// another one must not be taken for it.
-const OWN_EVENT_MS_MAX: u32 = 1_000;
+use super::own_events::OwnEvents;
 
 /// Names a session of a shard; a key of a session that is gone finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,10 +59,7 @@ pub(super) enum Subscription {
 #[derive(Debug)]
 struct Follower {
     subscription: Subscription,
-    /// Events of appends of this shard's own that have not come: what they are about is read anyway.
-    own_events: u16,
-    /// When the last of these appends was sent, in monotonic ms, of which the lowest bits are enough.
-    own_sent_ms: u32,
+    own_events: OwnEvents,
     sessions: Vec<SessionKey>,
 }
 
@@ -100,7 +94,7 @@ impl Sessions {
             }
             None => {
                 let (subscription, sessions) = (Subscription::Pending, vec![key]);
-                self.users.insert(user, Follower { subscription, own_events: 0, own_sent_ms: 0, sessions });
+                self.users.insert(user, Follower { subscription, own_events: OwnEvents::default(), sessions });
                 (key, None)
             }
         }
@@ -152,37 +146,25 @@ impl Sessions {
         if let Some(follower) = self.users.get_mut(user)
             && follower.subscription == Subscription::Confirmed
         {
-            follower.own_events = follower.own_events.saturating_add(1);
-            follower.own_sent_ms = now.mono_ms as u32;
+            follower.own_events.expect(now);
         }
     }
 
-    /// An event came; true if it may be taken for one that was expected. Which one it is makes no difference: as many
-    /// events as there were other appends are left, and none of these comes before the append that it tells of is behind
-    /// a read (see ADR 0019).
-    pub(super) fn is_expected(&mut self, user: &str, now: Now) -> bool {
-        let Some(follower) = self.users.get_mut(user) else { return false };
-        if follower.own_events == 0 {
-            return false;
-        }
-        if (now.mono_ms as u32).wrapping_sub(follower.own_sent_ms) > OWN_EVENT_MS_MAX {
-            follower.own_events = 0;
-            return false;
-        }
-        follower.own_events -= 1;
-        true
+    /// An event came; true if it may be taken for one that was expected.
+    pub(super) fn take_expected(&mut self, user: &str, now: Now) -> bool {
+        self.users.get_mut(user).is_some_and(|follower| follower.own_events.take(now))
     }
 
-    /// An append was refused: no event comes of it.
+    /// Nothing was appended: no event comes of it.
     pub(super) fn expect_no_event(&mut self, user: &str) {
         if let Some(follower) = self.users.get_mut(user) {
-            follower.own_events = follower.own_events.saturating_sub(1);
+            follower.own_events.expect_one_less();
         }
     }
 
     /// Events may have been lost.
     pub(super) fn expect_no_events(&mut self) {
-        self.users.values_mut().for_each(|follower| follower.own_events = 0);
+        self.users.values_mut().for_each(|follower| follower.own_events = OwnEvents::default());
     }
 
     pub(super) fn users(&self) -> impl Iterator<Item = &Name> {

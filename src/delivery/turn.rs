@@ -93,6 +93,8 @@ fn poll_work<T>(work: &mut Option<Work<T>>, context: &mut Context<'_>) -> Poll<T
 struct Waiting {
     /// The number of the pipeline whose replies are awaited.
     answer: Option<u64>,
+    /// The number of the last pipeline, behind which the data connection is idle.
+    idle: Option<u64>,
     hints: bool,
     events: bool,
     alarm: bool,
@@ -108,7 +110,10 @@ impl Shard {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         let mut waiting = Waiting::default();
+        // The last turn may have been long ago.
+        self.forget_now();
         loop {
+            self.poll_idle(&mut waiting, context);
             self.riders_wait = self.store.piggyback().poll(context);
             self.send_pipeline();
             if self.send_follows() {
@@ -127,6 +132,18 @@ impl Shard {
             if is_idle || has_more {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Notices the end of a data connection on which nothing is under way: whoever leaves an append must not be the first.
+    fn poll_idle(&mut self, waiting: &mut Waiting, context: &mut Context<'_>) {
+        if self.io.flight.is_some() || waiting.idle == Some(self.io.flights) {
+            return;
+        }
+        let Some(data) = self.io.link.as_mut().and_then(|link| link.data.as_mut()) else { return };
+        match data.poll_lost(context) {
+            Poll::Ready(error) => self.lose_link(&format!("the idle data connection: {error}")),
+            Poll::Pending => waiting.idle = Some(self.io.flights),
         }
     }
 

@@ -57,8 +57,8 @@ struct Appended {
 
 /// Publishes messages. Cloning is cheap.
 ///
-/// All clones share one connection: what they write at the same time leaves in one system call. What this thread's shard
-/// will read leaves with the read ([`crate::store::Piggyback`]).
+/// All clones share one connection: what they write at the same time leaves in one system call. What a shard of this
+/// process will read leaves with the read ([`crate::store::Piggyback`]).
 #[derive(Clone)]
 pub struct Publisher {
     store: Store,
@@ -120,8 +120,8 @@ impl Publisher {
         };
         let send = || self.store.shared().send(write);
         let read = if is_call { read_once } else { read_appended };
-        // Together with the read, if this thread's shard will read it.
-        let mut replies = match self.store.piggyback().send(user, write).await {
+        // Together with the read, if a shard here will read it.
+        let mut replies = match self.store.send_along(user, message.bytes(), write).await {
             Some(outcome) => outcome?,
             None => send().await?,
         };

@@ -2,16 +2,18 @@
 //!
 //! What every message goes through are connections of our own ([`Line`], [`Wire`]); the pool's are the `redis` crate's.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use homing_protocol::name::Name;
 use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline};
 
 use super::error::StoreError;
 use super::functions::LIBRARY;
 use super::keys::KeySpace;
-use super::line::Line;
+use super::line::{Line, Outcome};
 use super::piggyback::Piggyback;
+use super::resp::Commands;
 use super::wire::{Dialer, Wire};
 
 /// How a process reaches its Redis.
@@ -44,6 +46,8 @@ struct Inner {
     dialer: Dialer,
     shared: Line,
     piggyback: Arc<Piggyback>,
+    /// Those of all threads.
+    piggybacks: Arc<RwLock<Vec<Arc<Piggyback>>>>,
     /// `None` with a private certificate authority, which deadpool-redis cannot be told.
     pool: Option<deadpool_redis::Pool>,
     has_own_ca: bool,
@@ -59,7 +63,7 @@ impl Store {
         let client = open(config)?;
         let keys = KeySpace::new(&config.prefix, client.get_connection_info().redis_settings().db());
         let dialer = Dialer::new(&client, config.ca_pem.as_deref())?;
-        Self::connect(client, dialer, keys, config.ca_pem.is_some(), config.reply_timeout)
+        Self::connect(client, dialer, keys, config.ca_pem.is_some(), config.reply_timeout, Arc::default())
     }
 
     fn connect(
@@ -68,11 +72,25 @@ impl Store {
         keys: KeySpace,
         has_own_ca: bool,
         reply_timeout: Duration,
+        piggybacks: Arc<RwLock<Vec<Arc<Piggyback>>>>,
     ) -> Result<Self, StoreError> {
         let shared = Line::new(dialer.clone(), client.get_connection_info().redis_settings().db(), reply_timeout);
         let pool = if has_own_ca { None } else { Some(pool(&client, reply_timeout)?) };
-        let piggyback = Arc::default();
-        Ok(Self { inner: Arc::new(Inner { client, keys, dialer, shared, piggyback, pool, has_own_ca, reply_timeout }) })
+        let piggyback: Arc<Piggyback> = Arc::default();
+        piggybacks.write().unwrap_or_else(PoisonError::into_inner).push(piggyback.clone());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                keys,
+                dialer,
+                shared,
+                piggyback,
+                piggybacks,
+                pool,
+                has_own_ca,
+                reply_timeout,
+            }),
+        })
     }
 
     /// The same Redis by connections of their own. A connection is driven by the runtime that first uses it, so each
@@ -81,8 +99,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] as for [`Store::new`].
     pub fn for_thread(&self) -> Result<Self, StoreError> {
-        let Inner { client, dialer, keys, has_own_ca, reply_timeout, .. } = &*self.inner;
-        Self::connect(client.clone(), dialer.clone(), keys.clone(), *has_own_ca, *reply_timeout)
+        let Inner { client, dialer, keys, has_own_ca, reply_timeout, piggybacks, .. } = &*self.inner;
+        Self::connect(client.clone(), dialer.clone(), keys.clone(), *has_own_ca, *reply_timeout, piggybacks.clone())
     }
 
     /// Names of keys and channels.
@@ -106,8 +124,18 @@ impl Store {
 
     /// What leaves in the pipeline of this thread's shard, if it has one.
     #[must_use]
-    pub fn piggyback(&self) -> &Arc<Piggyback> {
+    pub fn piggyback(&self) -> &Piggyback {
         &self.inner.piggyback
+    }
+
+    /// Lets a shard of this process append what it will read: see [`Piggyback::offer`]. This thread's own is asked first.
+    pub async fn send_along(&self, user: &Name, bytes: usize, write: impl Fn(&mut Commands)) -> Option<Outcome> {
+        let Inner { piggyback, piggybacks, .. } = &*self.inner;
+        let ride = piggyback.offer(user, bytes, &write).or_else(|| {
+            let all = piggybacks.read().unwrap_or_else(PoisonError::into_inner);
+            all.iter().find_map(|other| other.offer(user, bytes, &write))
+        })?;
+        ride.outcome().await
     }
 
     /// A connection of one's own, whose replies are awaited for as long as it takes. Whoever calls sets the time-out.

@@ -1,7 +1,7 @@
-//! Appends that leave in the pipeline of a shard of the same thread, just before it reads the same inbox.
+//! Appends that leave in the pipeline of a shard of this process, just before it reads the same inbox.
 //!
-//! A message for a user whose session is here would else wake Redis and this thread twice: for the append, and for the
-//! read that its event asks for. Invariant: whoever offers an append learns whether it was sent; one that was not is the
+//! A message for a user whose session is here would else wake Redis twice, for the append and for the read that its event
+//! asks for, and the shard as well. Invariant: whoever offers an append learns whether it was sent; one that was not is the
 //! caller's again.
 
 use std::collections::HashSet;
@@ -17,10 +17,14 @@ use super::resp::{Commands, Reader, Replies, Value};
 
 /// Bytes of appends that may wait for a pipeline: with more, other users' messages would wait for them.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one of them. A large message gains nothing worth mentioning.
+const APPEND_BYTES_MAX: usize = 64 * 1024;
+/// Room that is kept for those to come.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// Appends that may wait.
 const WAITING_MAX: usize = 1_024;
 
-/// Where producers of a thread leave appends, and its shard takes them.
+/// Where producers leave appends, and a shard takes them.
 #[derive(Debug, Default)]
 pub struct Piggyback {
     state: Mutex<State>,
@@ -36,6 +40,15 @@ struct State {
     commands: Commands,
     riders: Vec<Rider>,
     waker: Option<Waker>,
+}
+
+impl State {
+    fn takes(&self, user: &Name, bytes: usize) -> bool {
+        let has_room = bytes <= APPEND_BYTES_MAX
+            && self.riders.len() < WAITING_MAX
+            && self.commands.bytes().len() < WAITING_BYTES_MAX;
+        self.is_open && has_room && self.users.contains(user)
+    }
 }
 
 /// An append that is on its way.
@@ -81,28 +94,35 @@ impl Rider {
     }
 }
 
-impl Piggyback {
-    /// Lets the shard send what `write` writes: what appends to the inbox of `user`, as the first command, and perhaps more.
-    /// `None` if the shard does not read this inbox, or cannot send now: then nothing was sent.
-    pub async fn send(&self, user: &Name, write: impl FnOnce(&mut Commands)) -> Option<Outcome> {
-        let outcome = {
-            let mut state = self.state();
-            let is_full = state.riders.len() >= WAITING_MAX || state.commands.bytes().len() >= WAITING_BYTES_MAX;
-            if !state.is_open || is_full || !state.users.contains(user) {
-                return None;
-            }
-            let (reply, outcome) = oneshot::channel();
-            let before = state.commands.len();
-            write(&mut state.commands);
-            let count = state.commands.len() - before;
-            state.riders.push(Rider { user: user.clone(), count, reply: Some(reply) });
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
-            outcome
-        };
+/// What becomes of an append that a shard took.
+#[derive(Debug)]
+pub struct Ride(oneshot::Receiver<Option<Outcome>>);
+
+impl Ride {
+    /// Its replies. `None` if it was not sent after all: it is the caller's again.
+    pub async fn outcome(self) -> Option<Outcome> {
         // Dropped without an answer: the shard has ended, perhaps after it was sent.
-        outcome.await.unwrap_or_else(|_| Some(Err(StoreError::OutcomeUnknown("the node is stopping".to_owned()))))
+        self.0.await.unwrap_or_else(|_| Some(Err(StoreError::OutcomeUnknown("the node is stopping".to_owned()))))
+    }
+}
+
+impl Piggyback {
+    /// Lets the shard send what `write` writes, some `bytes`: what appends to the inbox of `user`, as the first command, and
+    /// perhaps more. `None` if the shard does not read this inbox, or cannot send now.
+    pub fn offer(&self, user: &Name, bytes: usize, write: impl FnOnce(&mut Commands)) -> Option<Ride> {
+        let mut state = self.state();
+        if !state.takes(user, bytes) {
+            return None;
+        }
+        let (reply, outcome) = oneshot::channel();
+        let before = state.commands.len();
+        write(&mut state.commands);
+        let count = state.commands.len() - before;
+        state.riders.push(Rider { user: user.clone(), count, reply: Some(reply) });
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        Some(Ride(outcome))
     }
 
     /// The shard reads this user's inbox, and hears of what is appended to it.
@@ -148,6 +168,7 @@ impl Piggyback {
         let mut state = self.state();
         if !state.riders.is_empty() {
             pipeline.append(&mut state.commands);
+            state.commands.clear(KEPT_BYTES_MAX);
         }
         std::mem::take(&mut state.riders)
     }

@@ -1,4 +1,4 @@
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Wake};
@@ -21,8 +21,14 @@ fn write(commands: &mut Commands) {
     commands.command(1).arg("APPEND");
 }
 
-fn polled<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
+/// What has become of it; `Pending` if it is on its way.
+fn polled(ride: Ride) -> Poll<Option<Outcome>> {
+    pin!(ride.outcome()).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn replies_of(ride: Ride) -> Vec<u8> {
+    let Poll::Ready(Some(Ok(replies))) = polled(ride) else { panic!("no replies") };
+    replies.bytes().to_vec()
 }
 
 /// Reads `ann`'s inbox, and can send.
@@ -31,6 +37,10 @@ fn open() -> Piggyback {
     piggyback.welcome(&name("ann"));
     piggyback.open();
     piggyback
+}
+
+fn offer(piggyback: &Piggyback, user: &str) -> Option<Ride> {
+    piggyback.offer(&name(user), 10, write)
 }
 
 fn complete(riders: Vec<Rider>, replies: &[u8]) -> Vec<bool> {
@@ -44,15 +54,15 @@ fn complete(riders: Vec<Rider>, replies: &[u8]) -> Vec<bool> {
 #[test]
 fn what_waits_leaves_in_order_and_each_gets_its_replies() {
     let piggyback = open();
-    let (ann, count) = (name("ann"), Arc::new(Count(AtomicUsize::new(0))));
+    let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(count.clone());
     assert!(!piggyback.poll(&Context::from_waker(&waker)));
-    let mut first = pin!(piggyback.send(&ann, write));
-    let mut second = pin!(piggyback.send(&ann, |commands| {
+    let first = offer(&piggyback, "ann").unwrap();
+    let with_length = |commands: &mut Commands| {
         write(commands);
         commands.command(1).arg("LENGTH");
-    }));
-    assert!(polled(first.as_mut()).is_pending() && polled(second.as_mut()).is_pending());
+    };
+    let second = piggyback.offer(&name("ann"), 10, with_length).unwrap();
     assert_eq!(count.0.load(Ordering::Relaxed), 1, "woken once");
     assert!(piggyback.poll(&Context::from_waker(&waker)));
     let mut pipeline = Commands::default();
@@ -65,10 +75,8 @@ fn what_waits_leaves_in_order_and_each_gets_its_replies() {
     assert!(!piggyback.poll(&Context::from_waker(&waker)) && piggyback.take(&mut pipeline).is_empty());
     assert_eq!(riders.iter().map(|rider| rider.user().as_str()).collect::<Vec<_>>(), ["ann", "ann"]);
     assert_eq!(complete(riders, b"$3\r\n1-0\r\n$3\r\n2-0\r\n:7\r\n"), [true, true]);
-    let Poll::Ready(Some(Ok(replies))) = polled(first) else { panic!("no replies") };
-    assert_eq!(replies.bytes(), b"$3\r\n1-0\r\n");
-    let Poll::Ready(Some(Ok(replies))) = polled(second) else { panic!("no replies") };
-    assert_eq!(replies.bytes(), b"$3\r\n2-0\r\n:7\r\n");
+    assert_eq!(replies_of(first), b"$3\r\n1-0\r\n");
+    assert_eq!(replies_of(second), b"$3\r\n2-0\r\n:7\r\n");
 }
 
 #[test]
@@ -82,27 +90,23 @@ fn whether_something_was_appended_is_told_of_commands_and_functions() {
     ];
     for (reply, appended) in cases {
         let piggyback = open();
-        let ann = name("ann");
-        let mut sending = pin!(piggyback.send(&ann, write));
-        assert!(polled(sending.as_mut()).is_pending());
+        let ride = offer(&piggyback, "ann").unwrap();
         assert_eq!(complete(piggyback.take(&mut Commands::default()), reply), [appended]);
-        assert!(matches!(polled(sending), Poll::Ready(Some(Ok(_)))), "its producer reads the refusal");
+        assert_eq!(replies_of(ride), reply, "its producer reads the refusal");
     }
 }
 
 #[test]
 fn nothing_is_taken_for_others_or_while_nothing_can_be_sent() {
     let piggyback = open();
-    let (ann, bob) = (name("ann"), name("bob"));
-    assert!(matches!(polled(pin!(piggyback.send(&bob, write))), Poll::Ready(None)));
-    piggyback.dismiss(&ann);
-    assert!(matches!(polled(pin!(piggyback.send(&ann, write))), Poll::Ready(None)));
-    piggyback.welcome(&ann);
-    let mut waiting = pin!(piggyback.send(&ann, write));
-    assert!(polled(waiting.as_mut()).is_pending());
+    assert!(offer(&piggyback, "bob").is_none());
+    piggyback.dismiss(&name("ann"));
+    assert!(offer(&piggyback, "ann").is_none());
+    piggyback.welcome(&name("ann"));
+    let ride = offer(&piggyback, "ann").unwrap();
     piggyback.close();
-    assert!(matches!(polled(waiting), Poll::Ready(None)), "it is the producer's again");
-    assert!(matches!(polled(pin!(piggyback.send(&ann, write))), Poll::Ready(None)));
+    assert!(matches!(polled(ride), Poll::Ready(None)), "it is the producer's again");
+    assert!(offer(&piggyback, "ann").is_none());
     let mut pipeline = Commands::default();
     assert!(piggyback.take(&mut pipeline).is_empty() && pipeline.is_empty(), "and will not be sent here");
 }
@@ -110,30 +114,38 @@ fn nothing_is_taken_for_others_or_while_nothing_can_be_sent() {
 #[test]
 fn so_much_may_wait_and_no_more() {
     let piggyback = open();
-    let ann = name("ann");
-    let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(piggyback.send(&ann, write))).collect();
-    assert!(waiting.iter_mut().all(|sending| polled(sending.as_mut()).is_pending()));
-    assert!(matches!(polled(pin!(piggyback.send(&ann, write))), Poll::Ready(None)));
+    let rides: Vec<_> = std::iter::from_fn(|| offer(&piggyback, "ann")).take(2 * WAITING_MAX).collect();
+    assert_eq!(rides.len(), WAITING_MAX);
     piggyback.take(&mut Commands::default());
-    let mut large = pin!(piggyback.send(&ann, |commands| {
-        commands.command(1).arg(vec![b'x'; WAITING_BYTES_MAX]);
-    }));
-    assert!(polled(large.as_mut()).is_pending());
-    assert!(matches!(polled(pin!(piggyback.send(&ann, write))), Poll::Ready(None)));
+    assert!(piggyback.offer(&name("ann"), APPEND_BYTES_MAX + 1, write).is_none(), "a large one");
+    let large = |commands: &mut Commands| {
+        commands.command(1).arg(vec![b'x'; APPEND_BYTES_MAX]);
+    };
+    let rides = std::iter::from_fn(|| piggyback.offer(&name("ann"), APPEND_BYTES_MAX, large)).take(WAITING_MAX);
+    assert_eq!(rides.count(), WAITING_BYTES_MAX / APPEND_BYTES_MAX);
 }
 
 #[test]
 fn who_was_sent_and_lost_learns_that_nobody_knows() {
     let piggyback = open();
-    let ann = name("ann");
-    let (mut lost, mut dropped) = (pin!(piggyback.send(&ann, write)), pin!(piggyback.send(&ann, write)));
-    assert!(polled(lost.as_mut()).is_pending() && polled(dropped.as_mut()).is_pending());
+    let (late, dropped) = (offer(&piggyback, "ann").unwrap(), offer(&piggyback, "ann").unwrap());
     let mut riders = piggyback.take(&mut Commands::default());
     riders[0].lose("late");
     // Its reply comes later: it is not the next one's.
     assert_eq!(complete(riders.drain(..1).collect(), b"$3\r\n1-0\r\n"), [true]);
     drop(riders);
-    for sending in [polled(lost), polled(dropped)] {
-        assert!(matches!(sending, Poll::Ready(Some(Err(StoreError::OutcomeUnknown(_))))));
+    for ride in [late, dropped] {
+        assert!(matches!(polled(ride), Poll::Ready(Some(Err(StoreError::OutcomeUnknown(_))))));
     }
+}
+
+#[test]
+fn what_is_on_its_way_is_waited_for() {
+    let piggyback = open();
+    let ride = offer(&piggyback, "ann").unwrap();
+    let mut outcome = pin!(ride.outcome());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(outcome.as_mut().poll(&mut context).is_pending());
+    complete(piggyback.take(&mut Commands::default()), b"$3\r\n1-0\r\n");
+    assert!(outcome.poll(&mut context).is_ready());
 }

@@ -246,6 +246,14 @@ impl Wire {
         }
     }
 
+    /// Ready when the connection, on which no reply is awaited, is lost.
+    pub fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Ready(match ready!(self.poll_replies(context, 1, 1)) {
+            Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "a reply that nobody asked for"),
+            Err(error) => error,
+        })
+    }
+
     /// Sends what was written and awaits its `count` replies. If it is dropped before its end, the connection is of no
     /// use any more.
     ///
