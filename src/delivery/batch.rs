@@ -256,7 +256,7 @@ impl Shard {
                             own.for_each(drop);
                         }
                         Item::Reads(group) => self.complete_reads(&group, &mut values, now),
-                        Item::Rider(rider) => self.complete_rider(rider, &mut values, now),
+                        Item::Rider(mut rider) => self.complete_rider(&mut rider, &mut values, now),
                         Item::Order(order, replies) => {
                             let mut own = values.by_ref().take(replies);
                             self.complete_order(order, &mut own, now);

@@ -5,6 +5,8 @@
 //! read that was sent wakes its session up, by an event or by the refusal that it was taken for (ADR 0019 says why, whichever
 //! event is taken for which).
 
+use std::time::Duration;
+
 use homing_protocol::session::Now;
 
 use super::shard::Shard;
@@ -12,7 +14,7 @@ use crate::store::Rider;
 use crate::store::resp::{Commands, Reader};
 
 /// A pipeline that takes longer does not let producers wait for it, with a resolution of a tick.
-const PIPELINE_MS_MAX: u128 = 50;
+const PIPELINE_MAX: Duration = Duration::from_millis(50);
 
 impl Shard {
     /// Adds what waits to the pipeline, and has its inboxes read behind it.
@@ -28,12 +30,11 @@ impl Shard {
         riders
     }
 
-    pub(super) fn complete_rider(&mut self, rider: Rider, replies: &mut Reader<'_>, now: Now) {
-        let user = rider.user().clone();
+    pub(super) fn complete_rider(&mut self, rider: &mut Rider, replies: &mut Reader<'_>, now: Now) {
         if !rider.complete(replies) {
-            self.sessions.expect_no_event(user.as_str());
+            self.sessions.expect_no_event(rider.user().as_str());
             // Another event may have been taken for the one that does not come.
-            self.wake(user.as_str(), now);
+            self.wake(rider.user().as_str(), now);
         }
     }
 
@@ -42,7 +43,7 @@ impl Shard {
     pub(super) fn tick_riders(&mut self) {
         let Some(flight) = &mut self.io.flight else { return };
         let took = flight.sent.elapsed();
-        if took.as_millis() > PIPELINE_MS_MAX {
+        if took > PIPELINE_MAX {
             self.store.piggyback().close();
         }
         if took > self.limits.redis_reply_timeout {

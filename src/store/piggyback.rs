@@ -68,7 +68,7 @@ impl Rider {
     }
 
     /// Takes its replies; false if nothing was appended.
-    pub fn complete(mut self, replies: &mut Reader<'_>) -> bool {
+    pub fn complete(&mut self, replies: &mut Reader<'_>) -> bool {
         let start = replies.at;
         let appended = match replies.next() {
             Some(Value::Bulk(_)) => true,

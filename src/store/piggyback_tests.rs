@@ -46,7 +46,7 @@ fn offer(piggyback: &Piggyback, user: &str) -> Option<Ride> {
 fn complete(riders: Vec<Rider>, replies: &[u8]) -> Vec<bool> {
     let replies = Replies::scanned(replies).unwrap();
     let mut reader = replies.reader();
-    let appended = riders.into_iter().map(|rider| rider.complete(&mut reader)).collect();
+    let appended = riders.into_iter().map(|mut rider| rider.complete(&mut reader)).collect();
     assert_eq!(reader.next(), None, "each took its own replies");
     appended
 }

@@ -123,6 +123,24 @@ async fn what_comes_after_a_message_that_was_there_already_is_delivered_too() {
     }
 }
 
+// So does one whose producer is on another thread, as all are with `api_listen`.
+#[tokio::test]
+async fn a_message_leaves_with_the_read_whichever_thread_its_producer_is_on() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default().set("shards", "2")).await;
+    let mut client = Client::connect(&node, "alice", "web", ConnectOptions::default()).await;
+    // As many connections, which both threads accept.
+    let publishes = (0..32).map(|number| node.publish("alice", json!(number)));
+    let mut ids = futures_util::future::join_all(publishes).await;
+    let mut came: Vec<String> = client.next_messages(32).await.into_iter().map(|message| message.id).collect();
+    ids.sort();
+    came.sort();
+    assert_eq!(came, ids);
+    let scene = Scene { redis, node, client };
+    let commands = scene.last_commands().await;
+    assert!(!commands.iter().any(|command| command == "xadd"), "no connection for publishing only: {commands:?}");
+}
+
 #[tokio::test]
 async fn a_producer_is_not_the_first_to_notice_that_the_connection_of_an_idle_shard_is_gone() {
     let scene = Scene::start().await;
