@@ -33,6 +33,9 @@ pub(crate) struct Floor {
 
 /// `homing bench floor`.
 pub(crate) async fn run(options: &FloorOptions) -> Result<Outcome, BenchError> {
+    if options.time.0.is_zero() {
+        return Err(BenchError::Usage("--time must be longer than 0".to_owned()));
+    }
     let cluster = Cluster::redis_only(options.redis.as_ref()).await?;
     let Some(redis) = cluster.redis() else { return Err(BenchError::Broken("there is no Redis".to_owned())) };
     let floor = measure(redis, options.time.0, options.size).await?;

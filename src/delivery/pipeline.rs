@@ -361,6 +361,6 @@ pub(super) fn failure(error: &StoreError) -> Failure {
         StoreError::OutcomeUnknown(_) => Failure::Disconnected,
         StoreError::WrongType => Failure::WrongType,
         StoreError::NoGroup => Failure::NoGroup,
-        StoreError::Unexpected(_) => Failure::Unexpected,
+        StoreError::Unexpected(_) | StoreError::NotListed(_) => Failure::Unexpected,
     }
 }

@@ -83,7 +83,7 @@ impl From<StoreError> for PublishError {
         match error {
             StoreError::WrongType => Self::InboxUnusable,
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::OutcomeUnknown(_) => Self::OutcomeUnknown(error.to_string()),
+            StoreError::OutcomeUnknown(_) | StoreError::NotListed(_) => Self::OutcomeUnknown(error.to_string()),
             StoreError::FunctionMissing | StoreError::NoGroup | StoreError::Unexpected(_) => {
                 Self::Internal(error.to_string())
             }

@@ -12,6 +12,9 @@ pub enum StoreError {
     /// The command was sent, but no answer came: whether it was executed is unknown.
     #[error("Redis did not answer; whether the command was executed is unknown: {0}")]
     OutcomeUnknown(String),
+    /// A user follows other topics now, and the topics' lists of followers could not be written.
+    #[error("what the user follows is changed, but not listed at the topic; repeat the call, which lists it: {0}")]
+    NotListed(String),
     /// The key holds another type than Homing expects.
     #[error("a key of this user holds another type than a Homing key should")]
     WrongType,
@@ -36,7 +39,7 @@ impl StoreError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
-            Self::OutcomeUnknown(_) => "outcome_unknown",
+            Self::OutcomeUnknown(_) | Self::NotListed(_) => "outcome_unknown",
             Self::WrongType => "wrong_type",
             Self::FunctionMissing => "function_missing",
             Self::NoGroup => "no_group",

@@ -64,9 +64,7 @@ impl Store {
                 // An operator must look at it; no repetition helps.
                 StoreError::WrongType => StoreError::WrongType,
                 // Others would say that nothing was changed.
-                error => {
-                    StoreError::OutcomeUnknown(format!("what the user follows is changed, but not listed: {error}"))
-                }
+                error => StoreError::NotListed(error.to_string()),
             })?;
         }
         change.devices = listed.devices;

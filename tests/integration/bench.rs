@@ -156,6 +156,8 @@ async fn a_measurement_opens_more_sockets_than_the_soft_limit_of_descriptors_all
 
 #[tokio::test]
 async fn the_floor_costs_something() {
+    let (code, _, errors) = run(&["floor", "--time", "0s"]).await;
+    assert!(code == Some(2) && errors.contains("--time must be longer than 0"), "{code:?}: {errors}");
     let found = findings(&["floor", "--time", "500ms"]).await;
     assert!(figure(&found, "floor_redis") > 0.0 && figure(&found, "floor_rate") > 0.0, "{found:#}");
     assert!(figure(&found, "floor_sockets") > 0.0, "{found:#}");
