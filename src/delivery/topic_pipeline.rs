@@ -1,6 +1,6 @@
 //! From the session machine's commands about topics to Redis's, and back.
 
-use homing_protocol::session::{Command, Reply};
+use homing_protocol::session::{Command, Follows, Reply};
 
 use super::pipeline::{Identity, Target, after, next};
 use crate::store::replies::{self, Value};
@@ -17,9 +17,11 @@ pub(super) fn encode(
     command: &Command,
 ) {
     match command {
-        Command::LoadFollows => {
-            pipeline.command(2).arg("HGETALL").arg(keys.name(Key::Topics(user)));
-            pipeline.command(3).arg("HGET").arg(keys.name(Key::Devices(user))).arg(device.as_str());
+        Command::LoadFollows { begin } => {
+            pipeline.command(2).arg("HGETALL").parts(&keys.parts(Key::Topics(user)));
+            if *begin {
+                pipeline.command(3).arg("HGET").parts(&keys.parts(Key::Devices(user))).arg(device.as_str());
+            }
         }
         Command::LoadCursor { topic, rewound } => {
             let member = KeySpace::cursor_member(user, device);
@@ -63,7 +65,11 @@ pub(super) fn decode<'a>(
     values: &mut impl Iterator<Item = Value<'a>>,
 ) -> Result<Option<Reply<&'a [u8]>>, StoreError> {
     Ok(Some(match command {
-        Command::LoadFollows => Reply::FollowsLoaded(Box::new(topics::follows(next(values), next(values))?)),
+        Command::LoadFollows { begin } => {
+            let topics = topics::followed_topics(next(values))?;
+            let begin = begin.then(|| topics::begin(next(values))).transpose()?;
+            Reply::FollowsLoaded(Box::new(Follows { topics, begin }))
+        }
         Command::LoadCursor { rewound, .. } => {
             let at = topics::cursor(next(values))?;
             let trimmed = topics::optional_id(next(values))?;

@@ -13,6 +13,11 @@ pub(super) struct Wheel<T> {
 
 /// 1,024 ticks of 50 ms are 51 s; later deadlines are looked at then and pushed on.
 const SLOTS: usize = 1_024;
+/// Deadlines that are at least so many ticks away can wait for one another: a node of idle sessions then wakes up, and
+/// Redis with it, a few times a second instead of with every tick.
+const FAR_TICKS: u64 = 80;
+/// Ticks of which one takes all deadlines that were far.
+const TOGETHER_TICKS: u64 = 5;
 
 impl<T> Wheel<T> {
     pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
@@ -22,7 +27,11 @@ impl<T> Wheel<T> {
     /// Schedules `item`; answers the time at which it will come out at the latest.
     pub(super) fn insert(&mut self, item: T, due_ms: u64) -> u64 {
         let last = self.tick + SLOTS as u64 - 1;
-        let tick = (due_ms.div_ceil(self.tick_ms)).clamp(self.tick + 1, last);
+        let mut tick = due_ms.div_ceil(self.tick_ms);
+        if tick >= self.tick + FAR_TICKS {
+            tick = tick.next_multiple_of(TOGETHER_TICKS);
+        }
+        let tick = tick.clamp(self.tick + 1, last);
         self.slots[(tick % SLOTS as u64) as usize].push(item);
         tick * self.tick_ms
     }
@@ -53,5 +62,18 @@ mod tests {
         assert_eq!(due, ["soon", "past"]);
         wheel.advance(60_000, &mut due);
         assert_eq!(due, ["soon", "past", "far"]);
+    }
+
+    #[test]
+    fn what_is_far_off_comes_out_together_and_a_little_late() {
+        let mut wheel = Wheel::new(50, 1_000);
+        let mut due = Vec::new();
+        let times: Vec<u64> = (10_001..10_251).map(|due_ms| wheel.insert(due_ms, due_ms)).collect();
+        assert!(times.iter().all(|time| *time == 10_250), "{times:?}");
+        assert_eq!(wheel.insert(4_950, 4_950), 4_950, "what is near does not wait");
+        wheel.advance(10_249, &mut due);
+        assert_eq!(due, [4_950]);
+        wheel.advance(10_250, &mut due);
+        assert_eq!(due.len(), 251);
     }
 }

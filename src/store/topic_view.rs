@@ -94,7 +94,7 @@ impl Store {
     /// [`StoreError`]
     pub async fn followed(&self, user: &Name) -> Result<Vec<(Name, u64)>, StoreError> {
         let reply: redis::Value = self.query(redis::cmd("HGETALL").arg(self.keys().name(Key::Topics(user)))).await?;
-        let mut followed = topics::follows(Value::from(&reply), Value::Nil)?.topics;
+        let mut followed = topics::followed_topics(Value::from(&reply))?;
         followed.sort();
         Ok(followed)
     }

@@ -2,7 +2,7 @@
 
 use homing_protocol::id::EntryId;
 use homing_protocol::name::Name;
-use homing_protocol::session::{FollowChange, Follows};
+use homing_protocol::session::{Begin, FollowChange};
 use homing_protocol::topic::{Topic, cursor_of_score};
 use redis::Cmd;
 use serde::Deserialize;
@@ -103,23 +103,28 @@ struct Record {
     topics_from_ms: Option<f64>,
 }
 
-/// What a device follows, from the user's topics and the device's record.
+/// The reply of `HGETALL` of a user's topics: which, and since when each is followed, Unix ms.
 ///
 /// # Errors
 /// [`StoreError`] for an error reply or another shape.
-pub fn follows(topics: Value<'_>, record: Value<'_>) -> Result<Follows, StoreError> {
-    let texts = replies::array(topics)?.into_iter().map(replies::text).collect::<Result<Vec<_>, _>>()?;
+pub fn followed_topics(value: Value<'_>) -> Result<Vec<(Name, u64)>, StoreError> {
+    let texts = replies::array(value)?.into_iter().map(replies::text).collect::<Result<Vec<_>, _>>()?;
     let pairs = texts.chunks_exact(2).filter_map(|pair| match pair {
         [Some(topic), Some(since)] => Some((Name::parse(topic).ok()?, since.parse().ok()?)),
         _ => None,
     });
-    let mut follows = Follows { topics: pairs.collect(), from_ms: 0, first_seen_ms: 0 };
-    if let Some(text) = replies::text(record)? {
-        let record: Record = serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-        follows.first_seen_ms = record.first_seen_ms as u64;
-        follows.from_ms = record.topics_from_ms.unwrap_or(record.first_seen_ms) as u64;
-    }
-    Ok(follows)
+    Ok(pairs.collect())
+}
+
+/// Where a device begins, from its record; everywhere at the start if there is none.
+///
+/// # Errors
+/// [`StoreError`] for an error reply or another shape.
+pub fn begin(record: Value<'_>) -> Result<Begin, StoreError> {
+    let Some(text) = replies::text(record)? else { return Ok(Begin::default()) };
+    let record: Record = serde_json::from_str(&text).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+    let from_ms = record.topics_from_ms.unwrap_or(record.first_seen_ms);
+    Ok(Begin { from_ms: from_ms as u64, first_seen_ms: record.first_seen_ms as u64 })
 }
 
 /// The reply of `ZSCORE`: a cursor, if there is one.

@@ -37,7 +37,7 @@ use crate::name::Name;
 
 pub use open::{Dismissal, Open, SessionConfig, Terms};
 pub use receipts::{Receipt, ReceiptEvent, Wish};
-pub use topics::{FollowChange, Follows, TopicBatch};
+pub use topics::{Begin, FollowChange, Follows, TopicBatch};
 pub use wire::{
     AckBatch, Action, AttachMode, AttachRefusal, AttachRequest, Attachment, Command, Confirmation, Failure, Now,
     Pending, Reply, Urgency,

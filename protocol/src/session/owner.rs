@@ -317,7 +317,7 @@ impl Session {
                 (self.reading, self.reading_count) = (false, 0);
                 self.dirty = true;
             }
-            Command::LoadFollows => self.handle_follows_not_loaded(),
+            Command::LoadFollows { .. } => self.handle_follows_not_loaded(),
             Command::LoadCursor { topic, .. } => self.handle_cursor_not_loaded(&topic),
             Command::WriteCursor { topic, .. } => self.handle_cursor_failed(now, &topic),
             Command::ReadTopic { topic, .. } => self.handle_topic_not_read(&topic),

@@ -44,7 +44,9 @@ impl Session {
             (Command::ReadNew { count }, Reply::NewRead(entries)) => {
                 self.handle_new_read(now, count, &entries, actions)
             }
-            (Command::LoadFollows, Reply::FollowsLoaded(follows)) => self.handle_follows_loaded(now, *follows, actions),
+            (Command::LoadFollows { .. }, Reply::FollowsLoaded(follows)) => {
+                self.handle_follows_loaded(now, *follows, actions)
+            }
             (Command::LoadCursor { topic, .. }, Reply::CursorLoaded { at, trimmed, end }) => {
                 self.handle_cursor_loaded(now, &topic, (at, trimmed, end), actions);
             }

@@ -144,7 +144,10 @@ pub enum Command {
         generation: u64,
     },
     /// Learn which topics the user follows.
-    LoadFollows,
+    LoadFollows {
+        /// And where the device begins in them.
+        begin: bool,
+    },
     /// Learn where the device stands in a topic.
     LoadCursor {
         /// The topic.
@@ -210,7 +213,7 @@ impl Command {
     pub(super) fn is_of_topic(&self) -> bool {
         matches!(
             self,
-            Self::LoadFollows
+            Self::LoadFollows { .. }
                 | Self::LoadCursor { .. }
                 | Self::WriteCursor { .. }
                 | Self::ReadTopic { .. }

@@ -221,7 +221,7 @@ impl Redis {
                 self.release(caller, *generation, *ended);
                 Reply::Done
             }
-            Command::LoadFollows => self.load_follows(device),
+            Command::LoadFollows { begin } => self.load_follows(device, *begin),
             Command::LoadCursor { topic, rewound } => self.load_cursor(device, topic, *rewound),
             Command::WriteCursor { topic, id, rewind, confirm } => {
                 self.write_cursor(device, topic, *id, *rewind);

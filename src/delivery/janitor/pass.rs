@@ -1,14 +1,16 @@
-//! Passes over all users.
+//! Passes over all users: thorough ones visit everybody, others whose inbox holds something.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use homing_protocol::name::Name;
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisResult};
 use tokio::time::{Instant, sleep};
 
 use super::holding::{Holding, RENEWAL};
 use super::tending::{Found, GROUP_USERS, Tending, rest_after};
+use crate::config::Limits;
 use crate::store::{Key, StoreError, keys::UserKey};
 use crate::telemetry::names;
 
@@ -20,6 +22,12 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a pass that failed, unless passes follow each other more closely anyway.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// The longest time between two thorough passes. What only these find is nothing that anybody waits for: devices that
+/// were not used for weeks, and keys that nobody needs.
+const THOROUGH_AFTER: Duration = Duration::from_secs(10 * 60);
+/// The part of a time limit by which a user with an empty inbox may be late for it.
+const LATE_PART: u32 = 10;
 
 /// Gauges that only the janitor's node knows.
 const CLUSTER_GAUGES: [&str; 5] = [
@@ -38,8 +46,17 @@ pub(super) struct Passes {
     next: Instant,
     last_end: Instant,
     renewed: Instant,
+    /// The last thorough pass of this janitor.
+    thorough: Option<Thorough>,
     is_janitor: bool,
     failing: bool,
+}
+
+/// A pass that visited everybody.
+struct Thorough {
+    began: Instant,
+    /// The nodes of whom it was known then that they are alive.
+    alive: Option<HashSet<String>>,
 }
 
 /// Why a pass broke off.
@@ -59,7 +76,17 @@ impl Passes {
     pub(super) fn new(tending: Tending, pause: Duration) -> Self {
         let now = Instant::now();
         let holding = Holding::new(tending.store().clone());
-        Self { tending, holding, pause, next: now, last_end: now, renewed: now, is_janitor: false, failing: false }
+        Self {
+            tending,
+            holding,
+            pause,
+            next: now,
+            last_end: now,
+            renewed: now,
+            thorough: None,
+            is_janitor: false,
+            failing: false,
+        }
     }
 
     /// Passes over all users from time to time. Never ends.
@@ -85,21 +112,32 @@ impl Passes {
     }
 
     /// Asks for the lock, and passes if a pass is due.
-    async fn turn(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn turn(&mut self) -> Result<(), StoreError> {
         self.renew().await?;
         if !self.is_janitor || Instant::now() < self.next {
             return Ok(());
         }
+        let next = self.thorough_if_due();
         let began = Instant::now();
-        match self.pass().await {
+        match self.pass(next.is_some()).await {
             Ok(found) => {
-                self.publish(found, began);
+                self.publish(found, began, next.is_some());
+                self.thorough = next.or(self.thorough.take());
                 self.next = Instant::now() + self.pause;
                 Ok(())
             }
             Err(Break::LostLock) => Ok(()),
             Err(Break::Store(error)) => Err(error),
         }
+    }
+
+    /// Whether the next pass is to be a thorough one: from time to time, and whenever other nodes are alive than at the
+    /// last one, because it strikes the devices of those that died.
+    fn thorough_if_due(&self) -> Option<Thorough> {
+        let next = Thorough { began: Instant::now(), alive: self.tending.nodes().alive() };
+        let after = thorough_after(self.tending.limits());
+        let is_recent = |last: &Thorough| next.began.duration_since(last.began) < after && last.alive == next.alive;
+        (!self.thorough.as_ref().is_some_and(is_recent)).then_some(next)
     }
 
     /// Takes or renews the lock.
@@ -113,20 +151,22 @@ impl Passes {
             }
         }
         if !was && self.is_janitor {
+            self.thorough = None;
             tracing::info!("this node is the janitor now");
         }
         Ok(())
     }
 
-    /// Visits every user once. `SCAN` may show a key twice, and one that comes or goes meanwhile or not at all.
-    pub(super) async fn pass(&mut self) -> Result<Found, Break> {
+    /// Visits every user once, or every one whose inbox holds something. `SCAN` may show a key twice, and one that comes
+    /// or goes meanwhile or not at all.
+    pub(super) async fn pass(&mut self, thorough: bool) -> Result<Found, Break> {
         let mut connection = self.connect().await?;
         let mut found = Found::default();
         self.renewed = Instant::now();
         let mut cursor = 0;
         loop {
             let began = Instant::now();
-            let (next, users) = self.scan(&mut connection, cursor).await?;
+            let (next, users) = self.scan(&mut connection, cursor, thorough).await?;
             rest_after(began, false).await;
             for group in users.chunks(GROUP_USERS) {
                 found.add(self.tending.tend(&mut connection, group).await?);
@@ -158,8 +198,14 @@ impl Passes {
         Ok(self.tending.store().client().get_multiplexed_async_connection_with_config(&config).await?)
     }
 
-    /// The users that a stretch of the keys shows: by their inboxes, or by their devices if they have no inbox.
-    async fn scan(&self, connection: &mut MultiplexedConnection, cursor: u64) -> Result<(u64, Vec<Name>), StoreError> {
+    /// The users that a stretch of the keys shows: by their inboxes, or by their devices if they have no inbox. Unless
+    /// the pass is a thorough one, only those of whom there is something in the inbox.
+    async fn scan(
+        &self,
+        connection: &mut MultiplexedConnection,
+        cursor: u64,
+        thorough: bool,
+    ) -> Result<(u64, Vec<Name>), StoreError> {
         let keys = self.tending.store().keys();
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(keys.users_pattern()).arg("COUNT").arg(SCAN_KEYS);
@@ -177,8 +223,30 @@ impl Passes {
                 UserKey::Devices => by_devices.push(user),
             }
         }
+        if !thorough {
+            return Ok((next, self.with_entries(connection, users).await?));
+        }
         users.extend(self.without_inbox(connection, by_devices).await?);
         Ok((next, users))
+    }
+
+    /// Those whose inbox is not known to be empty.
+    async fn with_entries(
+        &self,
+        connection: &mut MultiplexedConnection,
+        users: Vec<Name>,
+    ) -> Result<Vec<Name>, StoreError> {
+        if users.is_empty() {
+            return Ok(users);
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for user in &users {
+            pipeline.cmd("XLEN").arg(self.tending.store().keys().name(Key::Inbox(user)));
+        }
+        // What is no stream is told of by the visit.
+        let lengths: Vec<RedisResult<u64>> = pipeline.query_async(connection).await?;
+        Ok(users.into_iter().zip(lengths).filter_map(|(user, length)| (length != Ok(0)).then_some(user)).collect())
     }
 
     async fn without_inbox(
@@ -197,9 +265,11 @@ impl Passes {
         Ok(users.into_iter().zip(exists).filter_map(|(user, exists)| (!exists).then_some(user)).collect())
     }
 
-    fn publish(&mut self, found: Found, began: Instant) {
+    fn publish(&mut self, found: Found, began: Instant, thorough: bool) {
         self.last_end = Instant::now();
-        metrics::gauge!(names::USERS).set(found.users as f64);
+        if thorough {
+            metrics::gauge!(names::USERS).set(found.users as f64);
+        }
         metrics::gauge!(names::INBOX_MESSAGES).set(found.messages as f64);
         metrics::gauge!(names::PENDING_MESSAGES).set(found.pending as f64);
         metrics::gauge!(names::OLDEST_UNACKED_AGE).set(found.oldest_unacked_ms as f64 / 1_000.0);
@@ -209,6 +279,7 @@ impl Passes {
         let Found { users, messages, pending, removed, dropped, expired, cursors, .. } = found;
         let took_ms = began.elapsed().as_millis() as u64;
         tracing::debug!(
+            thorough,
             users,
             messages,
             pending,
@@ -229,4 +300,9 @@ impl Passes {
         self.failing = true;
         self.next = Instant::now() + self.pause.min(RETRY_AFTER);
     }
+}
+
+/// Time between two thorough passes: little against the limits that only they look after.
+fn thorough_after(limits: &Limits) -> Duration {
+    THOROUGH_AFTER.min(limits.device_idle_max / LATE_PART).min(limits.inbox_age_max / LATE_PART)
 }

@@ -99,6 +99,10 @@ impl Tending {
         &self.limits
     }
 
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
     pub(super) fn store(&self) -> &Store {
         &self.store
     }

@@ -288,8 +288,66 @@ async fn a_pass_finds_users_by_their_inboxes_and_by_devices_without_inbox() {
     let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
     let mut passes = Passes::new(tending, world.limits.janitor_pause);
     passes.renew().await.unwrap();
-    let found = passes.pass().await.ok().unwrap();
+    let found = passes.pass(true).await.ok().unwrap();
     assert_eq!((found.users, found.messages, found.removed), (201, 1_000, 200));
+}
+
+#[tokio::test]
+async fn a_pass_that_is_not_thorough_visits_those_whose_inboxes_hold_something() {
+    let world = World::new(Limits { inbox_length_max: 5, ..Limits::default() }).await;
+    // Two with nothing in their inboxes, one of them without any, and one with too much.
+    world.attach("web", "node:1.0").await;
+    let full = world.store.keys().name(Key::Inbox(&Name::parse("full").unwrap()));
+    for _ in 0..6 {
+        world.run::<String>(&["XADD", &full, "*", "data", "{}"]).await;
+    }
+    let bare = world.store.keys().name(Key::Devices(&Name::parse("bare").unwrap()));
+    let _: i64 = world.run(&["HSET", &bare, "#incarnation", "1"]).await;
+    // One that cannot be visited, and keeps nobody from a visit.
+    let odd = world.store.keys().name(Key::Inbox(&Name::parse("odd").unwrap()));
+    let _: String = world.run(&["SET", &odd, "no stream"]).await;
+
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, world.limits.janitor_pause);
+    passes.renew().await.unwrap();
+    let found = passes.pass(false).await.ok().unwrap();
+    assert_eq!((found.users, found.messages, found.removed), (1, 5, 1));
+    assert_eq!(world.run::<i64>(&["EXISTS", &bare]).await, 1);
+    let found = passes.pass(true).await.ok().unwrap();
+    assert_eq!((found.users, found.messages, found.removed), (3, 5, 0));
+    assert_eq!(world.run::<i64>(&["EXISTS", &bare]).await, 0);
+}
+
+// What nobody needs is found by thorough passes alone, which is how this test tells them from others.
+#[tokio::test]
+async fn a_pass_is_thorough_if_the_janitor_is_new_or_other_nodes_live_or_time_has_passed() {
+    let world = World::new(Limits::default()).await;
+    world.attach("web", "node:1.0").await;
+    let asked = world.store.keys().name(Key::Asked(&world.user));
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, Duration::ZERO);
+    let is_thorough = async |passes: &mut Passes| {
+        let _: i64 = world.run(&["ZADD", &asked, "1", "1-0"]).await;
+        passes.turn().await.unwrap();
+        world.run::<i64>(&["EXISTS", &asked]).await == 0
+    };
+    assert!(is_thorough(&mut passes).await, "the first one");
+    assert!(!is_thorough(&mut passes).await);
+    world.heartbeat_until_judging().await;
+    assert!(is_thorough(&mut passes).await, "now it is known who lives");
+    assert!(!is_thorough(&mut passes).await);
+    passes.hand_over().await;
+    assert!(is_thorough(&mut passes).await, "what another janitor did meanwhile is not known");
+    assert!(!is_thorough(&mut passes).await);
+
+    // A tenth of the shortest limit.
+    passes.hand_over().await;
+    let limits = Limits { device_idle_max: Duration::from_millis(100), ..Limits::default() };
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &limits);
+    let mut passes = Passes::new(tending, Duration::ZERO);
+    assert!(is_thorough(&mut passes).await);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(is_thorough(&mut passes).await, "a device that expired is not kept for long");
 }
 
 #[tokio::test]
@@ -306,7 +364,7 @@ async fn a_pass_trims_topics_however_far_they_are_over_their_limit_and_leaves_wh
     let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
     let mut passes = Passes::new(tending, world.limits.janitor_pause);
     passes.renew().await.unwrap();
-    let found = passes.pass().await.ok().unwrap();
+    let found = passes.pass(true).await.ok().unwrap();
     assert_eq!(found.removed, 3 * 995);
     for topic in topics {
         assert_eq!(world.run::<u64>(&["XLEN", &log(topic)]).await, 5, "{topic}");

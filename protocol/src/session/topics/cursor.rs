@@ -2,7 +2,7 @@
 
 use super::super::Session;
 use super::super::wire::{Action, Command, Now};
-use super::{Followed, Knowledge, Topics};
+use super::{Begin, Followed, Knowledge, Topics};
 use crate::frame::server::AckedId;
 use crate::frame::{GapReason, ServerFrame};
 use crate::id::EntryId;
@@ -28,9 +28,10 @@ fn before(ms: u64) -> EntryId {
 impl Topics {
     /// Where the device begins without a cursor.
     fn begin(&self, followed: &Followed) -> EntryId {
+        let Begin { from_ms, first_seen_ms } = self.begin.unwrap_or_default();
         match followed.topic {
-            Topic::Broadcast => before(self.first_seen_ms),
-            Topic::Named(_) => before(self.from_ms.max(followed.since_ms)),
+            Topic::Broadcast => before(first_seen_ms),
+            Topic::Named(_) => before(from_ms.max(followed.since_ms)),
         }
     }
 }

@@ -19,9 +19,16 @@ const CHANGES_MAX: usize = 16;
 pub struct Follows {
     /// Topics of the user, and since when each is followed, Unix ms.
     pub topics: Vec<(Name, u64)>,
-    /// Where the device begins in a topic that it has no cursor in, Unix ms: 0 for a user's first device.
+    /// Where the device begins, if that was asked for.
+    pub begin: Option<Begin>,
+}
+
+/// Where a device begins in topics that it has no cursor in. The same as long as the device is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Begin {
+    /// In those that its user follows, Unix ms: 0 for a user's first device.
     pub from_ms: u64,
-    /// When the device was first seen, Unix ms.
+    /// In the broadcast topic: when the device was first seen, Unix ms.
     pub first_seen_ms: u64,
 }
 
@@ -82,7 +89,7 @@ impl Session {
         let Some(topics) = &mut self.topics else { return };
         if topics.load == Load::Needed {
             topics.load = Load::InFlight { again: false };
-            commands.push(Command::LoadFollows);
+            commands.push(Command::LoadFollows { begin: topics.begin.is_none() });
         }
     }
 
@@ -164,7 +171,12 @@ impl Session {
         if ended {
             return;
         }
-        (topics.from_ms, topics.first_seen_ms) = (follows.from_ms, follows.first_seen_ms);
+        topics.begin = follows.begin.or(topics.begin);
+        if topics.begin.is_none() {
+            // What was known when this was asked for is of an older epoch now.
+            topics.load = Load::Needed;
+            return;
+        }
         let named = follows.topics.into_iter().map(|(name, since_ms)| (Topic::Named(name), since_ms));
         let wanted: BTreeMap<Topic, u64> = named.chain([(Topic::Broadcast, 0)]).collect();
         let mut known = topics.followed.take().into_iter().peekable();

@@ -26,7 +26,7 @@ use crate::topic::{Topic, TopicPatterns};
 
 pub use batch::TopicBatch;
 pub(super) use cursor::Waiting;
-pub use follow::{FollowChange, Follows};
+pub use follow::{Begin, FollowChange, Follows};
 use list::FollowedTopics;
 use outstanding::Outstanding;
 
@@ -35,11 +35,9 @@ use outstanding::Outstanding;
 pub(super) struct Topics {
     followed: FollowedTopics,
     load: Load,
-    /// Where the device begins in a topic that it has no cursor in, Unix ms: not before it existed, unless it was
-    /// its user's first one.
-    from_ms: u64,
-    /// When the device was first seen, Unix ms: where it begins in the broadcast topic.
-    first_seen_ms: u64,
+    /// Where the device begins in a topic that it has no cursor in: not before it existed, unless it was its user's
+    /// first one. Known with the first load of an epoch.
+    begin: Option<Begin>,
     /// What the token allows the client to follow.
     allowed: TopicPatterns,
     /// Asked for by the client and not answered.
@@ -174,8 +172,7 @@ impl Topics {
         Self {
             followed: FollowedTopics::new(vec![Followed::new(Topic::Broadcast, 0)]),
             load: Load::Needed,
-            from_ms: 0,
-            first_seen_ms: 0,
+            begin: None,
             allowed,
             changes: Vec::new(),
             changing: false,
@@ -239,6 +236,7 @@ impl Topics {
             Load::InFlight { .. } => Load::InFlight { again: true },
             _ => Load::Needed,
         };
+        self.begin = None;
         self.waiting.clear();
         (self.in_flight, self.bytes) = (0, 0);
         (self.redeliver_at_ms, self.write_at_ms) = (u64::MAX, u64::MAX);

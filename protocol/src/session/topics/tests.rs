@@ -14,13 +14,15 @@ use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
 use crate::session::{
-    Action, Attachment, Command, Failure, FollowChange, Follows, Now, Open, Reply, Session, SessionConfig, Terms,
-    TopicBatch,
+    Action, Attachment, Begin, Command, Failure, FollowChange, Follows, Now, Open, Reply, Session, SessionConfig,
+    Terms, TopicBatch,
 };
 use crate::topic::{Topic, TopicPatterns};
 
 const NODES: usize = 2;
 const BEGIN_MS: u64 = 1_700_000_000_000;
+/// Of a user's first device.
+const BEGIN: Begin = Begin { from_ms: 0, first_seen_ms: BEGIN_MS };
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -153,9 +155,9 @@ impl World {
             }
             Command::ReadPending { .. } => Reply::PendingRead(Vec::new()),
             Command::ReadNew { .. } => Reply::NewRead(Vec::new()),
-            Command::LoadFollows => {
+            Command::LoadFollows { begin } => {
                 let topics = vec![(Name::parse("news").expect("a name"), BEGIN_MS)];
-                Reply::FollowsLoaded(Box::new(Follows { topics, from_ms: 0, first_seen_ms: BEGIN_MS }))
+                Reply::FollowsLoaded(Box::new(Follows { topics, begin: begin.then_some(BEGIN) }))
             }
             Command::LoadCursor { topic, rewound } => {
                 let end = self.logs[topic].keys().next_back().copied().unwrap_or_default();

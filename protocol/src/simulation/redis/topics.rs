@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::{Answer, Control, Fields, Redis};
+use super::{Answer, Control, Fields, Record, Redis};
 use crate::id::EntryId;
 use crate::message::Entry;
 use crate::name::Name;
-use crate::session::{FollowChange, Follows, Reply};
+use crate::session::{Begin, FollowChange, Follows, Reply};
 use crate::simulation::fault::Fault;
 use crate::topic::{Topic, cursor_of_score, cursor_score};
 
@@ -204,12 +204,11 @@ impl Redis {
         id
     }
 
-    pub(super) fn load_follows(&self, device: &str) -> Answer {
-        let record = self.devices.get(device);
+    pub(super) fn load_follows(&self, device: &str, begin: bool) -> Answer {
+        let begins = |record: &Record| Begin { from_ms: record.topics_from_ms, first_seen_ms: record.first_seen_ms };
         Reply::FollowsLoaded(Box::new(Follows {
             topics: self.topics.followed.iter().map(|(name, since_ms)| (name.clone(), *since_ms)).collect(),
-            from_ms: record.map_or(0, |record| record.topics_from_ms),
-            first_seen_ms: record.map_or(0, |record| record.first_seen_ms),
+            begin: begin.then(|| self.devices.get(device).map(begins).unwrap_or_default()),
         }))
     }
 

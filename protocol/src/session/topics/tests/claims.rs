@@ -14,10 +14,9 @@ fn a_loss_is_told_also_if_the_session_ends_as_soon_as_it_knows() {
         |session, now, actions| {
             let loaded: Answer = Reply::FollowsLoaded(Box::new(Follows {
                 topics: vec![(Name::parse("news").expect("a name"), BEGIN_MS)],
-                from_ms: 0,
-                first_seen_ms: BEGIN_MS,
+                begin: Some(BEGIN),
             }));
-            session.handle_reply(now, Command::LoadFollows, loaded, actions);
+            session.handle_reply(now, Command::LoadFollows { begin: true }, loaded, actions);
             session.poll_commands(now, false, &mut Vec::new());
             let answer: Answer = Reply::CursorLoaded { at: None, trimmed, end: None };
             session.handle_reply(now, Command::LoadCursor { topic: news.clone(), rewound: false }, answer, actions);
@@ -99,8 +98,11 @@ fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more(
     world.ack(1);
     world.settle();
     assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
-    let none: Answer = Reply::FollowsLoaded(Box::default());
-    world.with(|session, now, actions| session.handle_reply(now, Command::LoadFollows, none, actions), None);
+    let none: Answer = Reply::FollowsLoaded(Box::new(Follows { begin: Some(BEGIN), ..Follows::default() }));
+    world.with(
+        |session, now, actions| session.handle_reply(now, Command::LoadFollows { begin: true }, none, actions),
+        None,
+    );
     assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
 }
 
