@@ -20,8 +20,11 @@ check: ## What a change must pass before its tests: format, lints, licences, doc
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	cargo test --locked --test tidy
 
+# Integration tests mostly wait, for servers and for time-outs: two at a time for each core take half as long as one.
+TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 test: redis prometheus ## Every test: units, properties, and integration on real redis-server and homing processes
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --locked
 
 fuzz: ## Fuzz each target for SECONDS=60 with coverage guidance, on stable Rust; see docs/FUZZING.md
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
