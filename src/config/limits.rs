@@ -104,7 +104,7 @@ impl Default for Limits {
             topics_per_user: limits::TOPICS_PER_USER,
             topic_length_max: 10_000,
             topic_age_max: Duration::from_secs(7 * 24 * 60 * 60),
-            cursor_flush: Duration::from_secs(1),
+            cursor_flush: Duration::from_secs(5),
             presence_length: 100_000,
             presence_grace: Duration::from_secs(10),
             receipts_length: 100_000,

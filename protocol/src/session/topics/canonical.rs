@@ -15,7 +15,6 @@ impl Topics {
         if self.followed.iter().filter(|followed| followed.wants_read()).count() < 2 {
             self.turn = 0;
         }
-        self.rest_until_ms = 0;
         let mut all = self.followed.take();
         for followed in &mut all {
             followed.outstanding.forget_times();

@@ -17,8 +17,6 @@ pub(in super::super) struct Waiting {
 
 /// Cursors that a session asks for at once: it may follow thousands of topics.
 const LOADS_MAX: usize = 256;
-/// Time between two writes of a cursor that acks move all the time, unless each ack is to be written at once or confirmed.
-const WRITE_PAUSE_MS: u64 = 5_000;
 /// Time until a cursor is written again that Redis refused.
 const WRITE_RETRY_MS: u64 = 1_000;
 
@@ -61,7 +59,6 @@ impl Session {
             return;
         }
         topics.write_at_ms = u64::MAX;
-        topics.rest_until_ms = now.mono_ms + WRITE_PAUSE_MS;
         let mut left = topics.followed.wants().writes;
         for index in 0..topics.followed.len() {
             if left == 0 {
@@ -151,8 +148,7 @@ impl Session {
         actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(sent.sent_ms) });
         actions.push(Action::TopicAcked);
         if moved {
-            let earliest_ms = if delay_ms > 0 { topics.rest_until_ms } else { 0 };
-            topics.write_at_ms = topics.write_at_ms.min(earliest_ms.max(now.mono_ms + delay_ms));
+            topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + delay_ms);
         }
         true
     }

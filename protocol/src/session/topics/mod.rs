@@ -55,8 +55,6 @@ pub(super) struct Topics {
     /// When the next redelivery is due, and when cursors are to be written, in monotonic ms.
     redeliver_at_ms: u64,
     write_at_ms: u64,
-    /// Until when cursors rest that were written, unless somebody waits for them, in monotonic ms.
-    rest_until_ms: u64,
     /// Nothing about topics before this time: Redis refused the last of it. The inbox goes on.
     pause_until_ms: u64,
     /// Redis may have gone back in time: a cursor beyond its topic's end means nothing.
@@ -185,7 +183,6 @@ impl Topics {
             turn: 0,
             redeliver_at_ms: u64::MAX,
             write_at_ms: u64::MAX,
-            rest_until_ms: 0,
             pause_until_ms: 0,
             rewound: false,
         }

@@ -155,36 +155,6 @@ fn a_cursor_that_was_taken_for_written_is_written_again_if_it_was_not() {
     }
 }
 
-// A broadcast each second would else cost Redis a write for each of its followers each second.
-#[test]
-fn a_cursor_that_moves_all_the_time_is_written_every_five_seconds_and_another_one_soon() {
-    let mut world = World { confirms: false, ..World::new(false) };
-    world.connect(0, 4, true);
-    world.settle();
-    let mut written = BTreeMap::new();
-    for second in 1..=13 {
-        world.publish(false);
-        world.feed(0);
-        world.ack(0);
-        world.pass(1_000);
-        world.settle();
-        written.entry(world.cursors.get(&topics()[1]).copied()).or_insert(second);
-    }
-    assert_eq!(written.into_values().collect::<Vec<_>>(), [1, 6, 11]);
-    world.pass(3_000);
-    world.settle();
-    assert_eq!(world.cursors.get(&topics()[1]), Some(&world.last), "the last one does not wait for another");
-
-    // The rest is over.
-    world.pass(5_000);
-    world.publish(false);
-    world.feed(0);
-    world.ack(0);
-    world.pass(1_000);
-    world.settle();
-    assert_eq!(world.cursors.get(&topics()[1]), Some(&world.last));
-}
-
 // The cursor may lie behind what the node has seen, if another node acknowledged it; only the log's own end tells, and
 // only if it was asked for later.
 #[test]
