@@ -224,45 +224,36 @@ impl Passes {
             }
         }
         if !thorough {
-            return Ok((next, self.with_entries(connection, users).await?));
+            let lengths = self.ask(connection, "XLEN", &users).await?;
+            // What is no stream is told of by the visit.
+            let may_hold = |(user, length)| (length != Ok(0)).then_some(user);
+            return Ok((next, users.into_iter().zip(lengths).filter_map(may_hold).collect()));
         }
-        users.extend(self.without_inbox(connection, by_devices).await?);
+        let exists = self.ask(connection, "EXISTS", &by_devices).await?;
+        for (user, exists) in by_devices.into_iter().zip(exists) {
+            if exists? == 0 {
+                users.push(user);
+            }
+        }
         Ok((next, users))
     }
 
-    /// Those whose inbox is not known to be empty.
-    async fn with_entries(
+    /// What a command says of each user's inbox.
+    async fn ask(
         &self,
         connection: &mut MultiplexedConnection,
-        users: Vec<Name>,
-    ) -> Result<Vec<Name>, StoreError> {
+        command: &str,
+        users: &[Name],
+    ) -> Result<Vec<RedisResult<u64>>, StoreError> {
         if users.is_empty() {
-            return Ok(users);
+            return Ok(Vec::new());
         }
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
-        for user in &users {
-            pipeline.cmd("XLEN").arg(self.tending.store().keys().name(Key::Inbox(user)));
+        for user in users {
+            pipeline.cmd(command).arg(self.tending.store().keys().name(Key::Inbox(user)));
         }
-        // What is no stream is told of by the visit.
-        let lengths: Vec<RedisResult<u64>> = pipeline.query_async(connection).await?;
-        Ok(users.into_iter().zip(lengths).filter_map(|(user, length)| (length != Ok(0)).then_some(user)).collect())
-    }
-
-    async fn without_inbox(
-        &self,
-        connection: &mut MultiplexedConnection,
-        users: Vec<Name>,
-    ) -> Result<Vec<Name>, StoreError> {
-        if users.is_empty() {
-            return Ok(users);
-        }
-        let mut pipeline = redis::pipe();
-        for user in &users {
-            pipeline.exists(self.tending.store().keys().name(Key::Inbox(user)));
-        }
-        let exists: Vec<bool> = pipeline.query_async(connection).await?;
-        Ok(users.into_iter().zip(exists).filter_map(|(user, exists)| (!exists).then_some(user)).collect())
+        Ok(pipeline.query_async(connection).await?)
     }
 
     fn publish(&mut self, found: Found, began: Instant, thorough: bool) {
