@@ -16,12 +16,13 @@ use super::report::{Findings, Unit};
 use super::sockets_floor;
 use super::stage::{self, DRAIN_MAX, Stage};
 use super::worker::payload::{Payloads, SIZE_MIN, Told};
+use crate::config::Limits;
 use crate::store::{Key, KeySpace};
 
 /// Time in which new sessions come to rest, their early sweeps included, before the first broadcast.
 const CALM: Duration = Duration::from_secs(10);
-/// Time in which cursors are written after the last ack, with some to spare.
-const CURSORS_WRITTEN: Duration = Duration::from_secs(3);
+/// Time beyond [`Limits::cursor_flush`] in which cursors are written after the last ack.
+const CURSORS_SPARE: Duration = Duration::from_secs(3);
 
 /// Time for the floor.
 const FLOOR_TIME: Duration = Duration::from_secs(3);
@@ -68,7 +69,7 @@ pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchErro
     }
     let expected = u64::from(rounds) * devices;
     stage.crew.until(DRAIN_MAX, |_| {}, |total| total.unique >= expected).await?;
-    stage.crew.during(CURSORS_WRITTEN, |_| {}).await?;
+    stage.crew.during(Limits::default().cursor_flush + CURSORS_SPARE, |_| {}).await?;
     drop(progress);
     let (after, total) = (stage.usage().await, stage.crew.total());
     let cursors = KeySpace::new(stage.cluster.prefix(), 0).name(Key::Cursors(&Topic::Broadcast));

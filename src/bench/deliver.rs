@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::BenchError;
 use super::clock::{now_us, us};
 use super::floor::{self, Floor};
-use super::options::DeliverOptions;
+use super::options::{DeliverOptions, MessagesOptions};
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::report::{Chart, Findings, Series, Unit};
+use super::sockets_floor;
 use super::stage::{self, DRAIN_MAX, Stage, Usage};
 use super::values::{Rate, Via};
 use super::worker::orders::{Pace, Publishing, Report};
@@ -47,6 +48,9 @@ pub(crate) async fn run(options: &DeliverOptions) -> Result<Outcome, BenchError>
     stage::percentile_chart(&mut findings, &stage.crew.latencies, "Latency");
     measured.charts(&mut findings);
     stage.stop().await;
+    if !floors.is_empty() {
+        whole_floor_figures(&mut findings, &floors, &measured, &options.messages).await?;
+    }
     Ok(Outcome { findings, failure })
 }
 
@@ -299,8 +303,7 @@ fn floor_figures(findings: &mut Findings, floors: &[Floor], measured: &Measured)
     if floors.is_empty() {
         return;
     }
-    let mean = |value: fn(&Floor) -> f64| floors.iter().map(value).sum::<f64>() / floors.len() as f64;
-    let (floor_us, rate) = (mean(|floor| floor.redis_us), mean(|floor| floor.rate));
+    let (floor_us, rate) = (mean(floors, |floor| floor.redis_us), mean(floors, |floor| floor.rate));
     let group = "Floor: bare XADD, XREADGROUP, XACK on the same Redis, before and after";
     findings.figure(group, "floor_redis", "Redis's CPU for a message", floor_us, Unit::Microseconds);
     findings.figure(group, "floor_rate", "messages", rate, Unit::PerSecond);
@@ -314,6 +317,35 @@ fn floor_figures(findings: &mut Findings, floors: &[Floor], measured: &Measured)
             findings.figure(group, "ratio_all", "Redis and nodes here, to the floor", ratio, Unit::Ratio);
         }
     }
+}
+
+fn mean(floors: &[Floor], value: fn(&Floor) -> f64) -> f64 {
+    floors.iter().map(value).sum::<f64>() / floors.len() as f64
+}
+
+/// What bare sockets cost, too: a frame and its ack for each delivery, and, by HTTP, a request and its answer for each batch.
+/// Nothing else may run meanwhile.
+async fn whole_floor_figures(
+    findings: &mut Findings,
+    floors: &[Floor],
+    measured: &Measured,
+    messages: &MessagesOptions,
+) -> Result<(), BenchError> {
+    let _progress = Progress::new("floor", 1);
+    let sockets_us = sockets_floor::measure(FLOOR_TIME).await?;
+    findings.figure(sockets_floor::GROUP, "floor_sockets", sockets_floor::NAME, sockets_us, Unit::Microseconds);
+    let requests = match messages.via {
+        Via::Http => measured.counts.accepted as f64 / f64::from(messages.batch),
+        Via::Xadd => 0.0,
+    };
+    let exchanges = 1.0 + requests / (measured.counts.unique as f64).max(1.0);
+    let floor_us = mean(floors, |floor| floor.redis_us) + exchanges * sockets_us;
+    if let Some((redis_us, nodes_us)) = measured.redis_us().zip(measured.nodes_us()) {
+        let name = "Redis and nodes here, to bare commands and bare sockets";
+        let ratio = (redis_us + nodes_us) / floor_us.max(f64::EPSILON);
+        findings.figure(sockets_floor::GROUP, "ratio_whole", name, ratio, Unit::Ratio);
+    }
+    Ok(())
 }
 
 /// How messages are published, for people.

@@ -7,13 +7,14 @@ use super::report::Unit;
 use super::suite::{Measurement, Run, Spread};
 
 /// Figures of the overview: of which column, and under which keys.
-const OVERVIEW: [(&str, &str); 6] = [
+const OVERVIEW: [(&str, &str); 7] = [
     ("delivered", "received_rate"),
     ("50 %", "latency_p50"),
     ("99 %", "latency_p99"),
     ("CPU of nodes", "cpu_nodes"),
     ("CPU of Redis", "cpu_redis"),
     ("to the floor", "ratio_all"),
+    ("with sockets", "ratio_whole"),
 ];
 
 /// What stands above all figures.
@@ -27,7 +28,8 @@ Clients, nodes and Redis share one machine. Latency counts from the time at whic
 arrival at the device, so that a queue in front of a slow server is seen (no coordinated omission). CPU is that of the
 processes, from the operating system, for each message that a device received and acknowledged. The *floor* is what one
 XADD with its notification, one XREADGROUP and one XACK cost on the same Redis in the same run, one entry at a time; of
-a broadcast, which costs Redis next to nothing, what a frame sent and an ack received cost on bare sockets.
+a broadcast, which costs Redis next to nothing, what a frame sent and an ack received cost on bare sockets. *With sockets*
+it is both, and for HTTP a request and its answer besides: what no server is spared on that machine.
 Every message was delivered and acknowledged, or the run would have failed.
 ";
 

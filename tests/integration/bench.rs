@@ -68,7 +68,9 @@ async fn deliver_by_http_counts_every_message_at_every_device() {
     assert!((245.0..=255.0).contains(&figure(&found, "sent")), "{found:#}");
     assert_eq!(figure(&found, "confirmed"), figure(&found, "received"));
     assert!(figure(&found, "cpu_nodes") > 0.0 && figure(&found, "cpu_redis") > 0.0);
-    assert!(figure(&found, "floor_redis") > 0.0 && figure(&found, "ratio_all") > 0.0);
+    assert!(figure(&found, "floor_redis") > 0.0 && figure(&found, "floor_sockets") > 0.0);
+    let [whole, redis_only] = ["ratio_whole", "ratio_all"].map(|key| figure(&found, key));
+    assert!(0.0 < whole && whole < redis_only, "{found:#}");
     let page = std::fs::read_to_string(page).expect("the page was written");
     assert!(page.contains("<polyline") && page.contains("Latency over time") && !page.contains("NaN"), "{page}");
 }
@@ -141,6 +143,20 @@ async fn topics_count_every_message_at_every_follower_also_beside_a_crowd_that_i
     }
     // Ten topics, each with cursor and trim; the log's end and a subscription for those that are new to the node.
     assert!((20.0..200.0).contains(&figure(&found, "login_commands")), "{found:#}");
+}
+
+#[tokio::test]
+async fn broadcast_reaches_everybody_and_waits_for_the_cursors() {
+    // A single one: a cursor that is there at the end is that of this one.
+    let found = findings(&["broadcast", "--users", "20", "--every", "1s", "--time", "1s"]).await;
+    for (key, expected) in
+        [("received", 20.0), ("lost", 0.0), ("disconnects", 0.0), ("complete", 1.0), ("cursors", 20.0)]
+    {
+        assert_eq!(figure(&found, key), expected, "{key} in {found:#}");
+    }
+    for key in ["latency_p50", "last_p50", "cpu_nodes", "cpu_redis", "floor_sockets", "ratio_all"] {
+        assert!(figure(&found, key) > 0.0, "{key} in {found:#}");
+    }
 }
 
 // Many systems begin with 1,024, where more are allowed.
