@@ -50,7 +50,13 @@ struct View {
     last_success: Option<Instant>,
     /// Since when all heartbeats succeeded, without a pause.
     steady_since: Option<Instant>,
+    /// Grows whenever other nodes are alive than before, or nobody may be judged for a while.
+    changes: u64,
 }
+
+/// When it was known who lives: one is like another only as long as the same nodes were alive, without an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement(u64);
 
 impl Nodes {
     /// This node among others. `node` is its name for people; a random part makes it unique per start.
@@ -93,6 +99,13 @@ impl Nodes {
         let fresh = now.duration_since(view.last_success?) < self.inner.dead_after;
         let steady = now.duration_since(view.steady_since?) >= self.inner.dead_after;
         (fresh && steady).then(|| view.alive.clone())
+    }
+
+    /// What [`Self::alive`] rests on; `None` while nobody may be judged dead.
+    #[must_use]
+    pub fn judgement(&self) -> Option<Judgement> {
+        self.alive()?;
+        Some(Judgement(self.inner.view.read().unwrap_or_else(PoisonError::into_inner).changes))
     }
 
     /// Every shard of every node that may still listen, for control messages to all.
@@ -148,6 +161,7 @@ impl Nodes {
         match outcome {
             Err(error) => {
                 view.steady_since = None;
+                view.changes += 1;
                 Err(error)
             }
             Ok(reply) => {
@@ -173,10 +187,15 @@ impl Nodes {
         let paused = reply.pause.is_none_or(|pause| pause >= self.inner.dead_after);
         if paused || view.steady_since.is_none() {
             view.steady_since = Some(now);
+            view.changes += 1;
         }
         view.last_success = Some(now);
         let dead_after = self.inner.dead_after;
-        view.alive = reply.nodes.iter().filter(|seen| seen.age < dead_after).map(|seen| seen.name.clone()).collect();
+        let alive = reply.nodes.iter().filter(|seen| seen.age < dead_after).map(|seen| seen.name.clone()).collect();
+        if alive != view.alive {
+            view.alive = alive;
+            view.changes += 1;
+        }
         view.known = reply.nodes.into_iter().map(|seen| (seen.name, seen.shards)).collect();
     }
 

@@ -1,6 +1,5 @@
 //! Passes over all users: thorough ones visit everybody, others whose inbox holds something.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use homing_protocol::name::Name;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::holding::{Holding, RENEWAL};
 use super::tending::{Found, GROUP_USERS, Tending, rest_after};
 use crate::config::Limits;
+use crate::delivery::nodes::Judgement;
 use crate::store::{Key, StoreError, keys::UserKey};
 use crate::telemetry::names;
 
@@ -55,8 +55,8 @@ pub(super) struct Passes {
 /// A pass that visited everybody.
 struct Thorough {
     began: Instant,
-    /// The nodes of whom it was known then that they are alive.
-    alive: Option<HashSet<String>>,
+    /// What was known of who lives when it began. It judged by that throughout if the next one begins with the same.
+    judgement: Option<Judgement>,
 }
 
 /// Why a pass broke off.
@@ -131,12 +131,13 @@ impl Passes {
         }
     }
 
-    /// Whether the next pass is to be a thorough one: from time to time, and whenever other nodes are alive than at the
-    /// last one, because it strikes the devices of those that died.
+    /// Whether the next pass is to be a thorough one: from time to time, and whenever nodes came, died or could not be
+    /// judged since the last one began, because it strikes the devices of those that died.
     fn thorough_if_due(&self) -> Option<Thorough> {
-        let next = Thorough { began: Instant::now(), alive: self.tending.nodes().alive() };
+        let next = Thorough { began: Instant::now(), judgement: self.tending.nodes().judgement() };
         let after = thorough_after(self.tending.limits());
-        let is_recent = |last: &Thorough| next.began.duration_since(last.began) < after && last.alive == next.alive;
+        let is_recent =
+            |last: &Thorough| next.began.duration_since(last.began) < after && last.judgement == next.judgement;
         (!self.thorough.as_ref().is_some_and(is_recent)).then_some(next)
     }
 
@@ -172,6 +173,8 @@ impl Passes {
                 found.add(self.tending.tend(&mut connection, group).await?);
                 self.keep().await?;
             }
+            // There may be nobody to visit for many stretches.
+            self.keep().await?;
             if next == 0 {
                 break;
             }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::holding::Holding;
+use super::pass::Break;
 use super::tending::Found;
 use super::topics::PAGE_CURSORS;
 use super::*;
@@ -318,6 +319,18 @@ async fn a_pass_that_is_not_thorough_visits_those_whose_inboxes_hold_something()
     assert_eq!(world.run::<i64>(&["EXISTS", &bare]).await, 0);
 }
 
+#[tokio::test]
+async fn a_pass_that_visits_nobody_notices_that_the_lock_is_lost() {
+    let world = World::new(Limits::default()).await;
+    world.attach("web", "node:1.0").await;
+    let tending = Tending::new(world.store.clone(), world.nodes.clone(), &world.limits);
+    let mut passes = Passes::new(tending, Duration::ZERO);
+    passes.turn().await.unwrap();
+    assert!(passes.pass(false).await.is_ok());
+    passes.hand_over().await;
+    assert!(matches!(passes.pass(false).await, Err(Break::LostLock)));
+}
+
 // What nobody needs is found by thorough passes alone, which is how this test tells them from others.
 #[tokio::test]
 async fn a_pass_is_thorough_if_the_janitor_is_new_or_other_nodes_live_or_time_has_passed() {
@@ -335,6 +348,19 @@ async fn a_pass_is_thorough_if_the_janitor_is_new_or_other_nodes_live_or_time_ha
     assert!(!is_thorough(&mut passes).await);
     world.heartbeat_until_judging().await;
     assert!(is_thorough(&mut passes).await, "now it is known who lives");
+    assert!(!is_thorough(&mut passes).await);
+    let other = Nodes::new(world.store.clone(), "other", 1, &world.limits);
+    other.beat().await.unwrap();
+    world.nodes.beat().await.unwrap();
+    let _: i64 = world.run(&["HDEL", &world.store.keys().name(Key::Nodes), other.me()]).await;
+    world.nodes.beat().await.unwrap();
+    assert!(is_thorough(&mut passes).await, "a node came and went");
+    assert!(!is_thorough(&mut passes).await);
+    let _: String = world.run(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    world.nodes.beat().await.unwrap_err();
+    let _: String = world.run(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    world.heartbeat_until_judging().await;
+    assert!(is_thorough(&mut passes).await, "some may have been visited while nobody could be judged");
     assert!(!is_thorough(&mut passes).await);
     passes.hand_over().await;
     assert!(is_thorough(&mut passes).await, "what another janitor did meanwhile is not known");

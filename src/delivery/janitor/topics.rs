@@ -47,6 +47,7 @@ impl Passes {
                 self.tend_topic(connection, &topic, found).await?;
                 self.keep().await?;
             }
+            self.keep().await?;
             if next == 0 {
                 return Ok(());
             }
