@@ -51,6 +51,23 @@ async fn without_presence_nothing_is_kept() {
     assert_eq!(library.record("web").await["announced"], Json::Null);
 }
 
+// Presence was switched on after it had attached. With a dead owner in the record, it would never expire.
+#[tokio::test]
+async fn a_dead_owner_that_announced_nothing_is_struck_and_no_other() {
+    let mut library = Library::start().await;
+    library.attached(Attach { owner: A, ..Attach::new("web", "n1") }).await;
+    for (owner, dead) in [(A, false), (B, true)] {
+        assert_eq!(library.look(owner, "", "0", dead).await, ["moved"]);
+        assert_eq!(library.record("web").await["owner"], A);
+    }
+    let before_ms = library.now_ms().await;
+    assert_eq!(library.look(A, "", "0", true).await, ["moved"], "nobody was told that it is online");
+    let record = library.record("web").await;
+    assert_eq!((&record["owner"], &record["struck"]), (&json!(""), &json!(A)));
+    let seen_ms = record["last_seen_ms"].as_u64().expect("a time");
+    assert!((before_ms - 1_000..before_ms).contains(&seen_ms), "when A fell silent, a second ago");
+}
+
 #[tokio::test]
 async fn a_device_is_gone_when_it_had_no_owner_for_the_grace_time() {
     let mut library = Library::start().await;
