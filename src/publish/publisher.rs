@@ -21,12 +21,12 @@ use crate::telemetry::names;
 /// (the janitor visits every user anyway), and the others are spared a command.
 const LENGTH_SAMPLE: u32 = 64;
 
-/// Messages in one pipeline of a message to many users.
+/// Messages in one pipeline of a message to many users or topics.
 const PIPELINE_MESSAGES_MAX: usize = 1_000;
-/// Bytes of payload in one pipeline of a message to many users: each of them gets a copy.
+/// Bytes of payload in one pipeline of a message to many users or topics: each of them gets a copy.
 const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Why a user got nothing when the connection failed for others.
-const NOT_SENT: &str = "Redis could not be reached for users before this one; nothing was sent to this one";
+/// Why a user or topic got nothing when the connection failed for others.
+pub(super) const NOT_SENT: &str = "Redis could not be reached for others before this one; nothing was sent to this one";
 
 /// What a publisher needs to know.
 #[derive(Clone, Debug)]
@@ -161,9 +161,8 @@ impl Publisher {
     ) -> Result<Vec<Result<Published, PublishError>>, PublishError> {
         message.check(self.inner.config.payload_bytes_max)?;
         let now_ms = now_ms();
-        let count_max = (PIPELINE_BYTES_MAX / message.bytes().max(1)).clamp(1, PIPELINE_MESSAGES_MAX);
         let mut outcomes = Vec::with_capacity(users.len());
-        for users in users.chunks(count_max) {
+        for users in users.chunks(copies_max(message)) {
             let messages: Vec<_> = users.iter().map(|user| (user, message)).collect();
             let mut appended = self.append_all(&messages, now_ms).await;
             outcomes.append(&mut appended.outcomes);
@@ -278,6 +277,11 @@ impl Publisher {
             let _ = self.inner.overfull.try_send(user.clone());
         }
     }
+}
+
+/// Copies of a message that go into one pipeline.
+pub(super) fn copies_max(message: &NewMessage<'_>) -> usize {
+    (PIPELINE_BYTES_MAX / message.bytes().max(1)).clamp(1, PIPELINE_MESSAGES_MAX)
 }
 
 pub(super) fn missing_reply() -> Result<Published, StoreError> {

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use homing_protocol::id::EntryId;
+use homing_protocol::topic::Topic;
 use redis::Value;
 use serde_json::value::RawValue;
 
@@ -191,4 +193,27 @@ fn a_message_over_a_limit_is_refused_with_the_limits_name() {
     }
     let error = NewMessage { meta: Some(raw("[]")), ..json("1") }.check(1_000).unwrap_err();
     assert_eq!(error.to_string(), "'meta' must be an object");
+}
+
+// Each topic gets a copy of its own: a thousand of the largest payload are 64 MiB, and others share the connection.
+#[tokio::test]
+async fn a_message_to_many_topics_leaves_in_parts_and_its_outcomes_in_their_order() {
+    let Fixture { redis, store, .. } = fixture().await;
+    let config =
+        PublisherConfig { payload_bytes_max: 1 << 20, inbox_length_max: 5, inbox_age_max: Duration::from_secs(60) };
+    let publisher = Publisher::new(store.clone(), config, mpsc::channel(1).0);
+    let payload = format!("{:?}", "x".repeat(1_000_000));
+    let message = json(&payload);
+    assert_eq!((copies_max(&message), copies_max(&json("1"))), (4, PIPELINE_MESSAGES_MAX));
+    let topics: Vec<Topic> = (0..9).map(|number| Topic::parse(&format!("topic-{number}")).unwrap()).collect();
+    let outcomes = publisher.publish_to_topics(&topics, &message).await.unwrap();
+    assert_eq!(outcomes.len(), topics.len());
+    for (topic, outcome) in topics.iter().zip(outcomes) {
+        let published = outcome.unwrap();
+        let held = store.topic_page(topic, EntryId::MIN, 2).await.unwrap();
+        assert_eq!(held.iter().map(|entry| entry.id.to_string()).collect::<Vec<_>>(), [published.id]);
+    }
+    drop(redis);
+    let error = publisher.publish_to_topics(&topics, &message).await.unwrap_err();
+    assert!(matches!(error, PublishError::Unavailable(_) | PublishError::OutcomeUnknown(_)), "{error:?}");
 }

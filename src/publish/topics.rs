@@ -4,17 +4,17 @@ use homing_protocol::topic::Topic;
 
 use super::error::PublishError;
 use super::message::NewMessage;
-use super::publisher::{Published, Publisher, missing_reply, now_ms, read_appended, read_once};
+use super::publisher::{NOT_SENT, Published, Publisher, copies_max, missing_reply, now_ms, read_appended, read_once};
 use crate::store::keys::ONCE_SECONDS;
 use crate::store::resp::Commands;
 use crate::store::{Function, Key, StoreError};
 
 impl Publisher {
-    /// Publishes one message to each of some topics, in one pipeline; the outcomes are in their order. With a key, each
-    /// topic remembers it by itself.
+    /// Publishes one message to each of some topics, in pipelines of bounded size; the outcomes are in their order. With
+    /// a key, each topic remembers it by itself.
     ///
     /// # Errors
-    /// [`PublishError`] if the message is refused, or all of it went wrong.
+    /// [`PublishError`] if the message is refused, or the first of it went wrong.
     pub async fn publish_to_topics(
         &self,
         topics: &[Topic],
@@ -22,6 +22,30 @@ impl Publisher {
     ) -> Result<Vec<Result<Published, PublishError>>, PublishError> {
         message.check(self.config().payload_bytes_max)?;
         let now_ms = now_ms();
+        let mut outcomes = Vec::with_capacity(topics.len());
+        for part in topics.chunks(copies_max(message)) {
+            match self.append_to_topics(part, message, now_ms).await {
+                Ok(appended) => {
+                    outcomes.extend(appended.into_iter().map(|outcome| outcome.map_err(PublishError::from)))
+                }
+                Err(error) if outcomes.is_empty() => return Err(error.into()),
+                Err(error) => {
+                    outcomes.extend(part.iter().map(|_| Err(error.clone().into())));
+                    break;
+                }
+            }
+        }
+        outcomes.resize_with(topics.len(), || Err(PublishError::Unavailable(NOT_SENT.to_owned())));
+        Ok(outcomes)
+    }
+
+    /// Appends a message to topics in one pipeline, which the caller bounds and has checked.
+    async fn append_to_topics(
+        &self,
+        topics: &[Topic],
+        message: &NewMessage<'_>,
+        now_ms: u64,
+    ) -> Result<Vec<Result<Published, StoreError>>, StoreError> {
         let read = if message.key.is_some() { read_once } else { read_appended };
         // At most once more, for functions that were missing: what was appended before is known by its key.
         for attempt in 0.. {
@@ -38,9 +62,9 @@ impl Publisher {
             }
             let created = outcomes.iter().flatten().filter(|published| published.created).count();
             self.count_to_topics(created as u64);
-            return Ok(outcomes.into_iter().map(|outcome| outcome.map_err(PublishError::from)).collect());
+            return Ok(outcomes);
         }
-        Err(PublishError::Internal("a message was left out".to_owned()))
+        Err(StoreError::Unexpected("a message was left out".to_owned()))
     }
 
     fn append_to_topic(&self, commands: &mut Commands, topic: &Topic, message: &NewMessage<'_>, now_ms: u64) {
