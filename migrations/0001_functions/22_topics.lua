@@ -1,4 +1,5 @@
 -- homing_1_follow: makes a user follow topics, or follow them no more. Follows belong to the user: all devices have them.
+-- homing_1_unfollow: the same for a request that follows nothing, which is also taken when Redis's memory is full.
 --   KEYS  1 topics  2 devices
 --   ARGV  1 JSON {user, channels, owner (who asks and need not be told, or ""), limit, replace}
 --         2 number of topics to follow  3.. these  then the topics to unfollow
@@ -46,6 +47,19 @@ local function follow(keys, argv)
 end
 
 redis.register_function('homing_1_follow', follow)
+redis.register_function { function_name = 'homing_1_unfollow', callback = follow, flags = { 'allow-oom' } }
+
+-- homing_1_write_cursors: ZADD … GT when Redis's memory is full: an ack is taken, and what is acknowledged can go.
+--   KEYS  1 cursors
+--   ARGV  for each: score, <user>/<device>
+--   reply how many are new
+local function write_cursors(keys, argv)
+  return redis.call('ZADD', keys[1], 'GT', unpack(argv))
+end
+
+redis.register_function {
+  function_name = 'homing_1_write_cursors', callback = write_cursors, flags = { 'allow-oom' }
+}
 
 -- homing_1_forget_cursors: forgets where devices stand in a topic that their user follows no more.
 --   KEYS  1 cursors
@@ -86,7 +100,9 @@ local function rewind_cursors(keys, argv)
   return taken
 end
 
-redis.register_function('homing_1_rewind_cursors', rewind_cursors)
+redis.register_function {
+  function_name = 'homing_1_rewind_cursors', callback = rewind_cursors, flags = { 'allow-oom' }
+}
 
 -- homing_1_tend_topic: the janitor's visit to one topic: retention by age and length, cursors that say nothing more.
 --   KEYS  1 log  2 meta  3 cursors  4 followers

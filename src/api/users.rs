@@ -99,6 +99,8 @@ pub(super) async fn remove_device(api: &ApiState, request: Request) -> Result<Re
     // No generation: whatever session holds the device.
     command.arg(user.as_str()).arg(device.as_str()).arg(keys.control_prefix()).arg("");
     let removed: u64 = api.store.call(&command).await?;
+    let followed = api.store.followed(&user).await?.into_iter().map(|(topic, _)| topic).collect();
+    api.store.drop_cursors(&user, &[device], followed).await?;
     answer::encoded(StatusCode::OK, &DeviceRemoved { removed: removed == 1 })
 }
 
@@ -109,7 +111,8 @@ pub(super) async fn remove(api: &ApiState, request: Request) -> Result<Response,
     let user = path_name(&mut parts, "user").await?;
     // First, while the devices are known whose cursors go with it.
     let nothing = FollowRequest { user: &user, follow: &[], unfollow: &[], replace: true, owner: "", limit: 0 };
-    let _ = api.store.follow(nothing).await?;
+    let devices = api.store.follow(nothing).await?.map_or_else(|_| Vec::new(), |change| change.devices);
+    api.store.drop_cursors(&user, &devices, Vec::new()).await?;
     let keys = api.store.keys();
     let mut command = Function::Purge.call(&[&keys.name(Key::Inbox(&user)), &keys.name(Key::Devices(&user))]);
     command.arg(user.as_str()).arg(keys.control_prefix());

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use homing_protocol::name::Name;
 use homing_protocol::session::{Attachment, Command, Failure, FollowChange, Now, Reply, Urgency};
+use homing_protocol::topic::Topic;
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, warn};
 
@@ -49,6 +50,8 @@ pub(super) enum Order {
     Feed(Wish),
     /// Bring lists of followers up to date.
     Reindex { user: Name, change: Box<FollowChange> },
+    /// Forget where a device stood that is gone.
+    DropCursors { user: Name, device: Name, topics: Vec<Topic> },
     /// Announce who is online.
     Presence(Box<Step>),
 }
@@ -181,6 +184,10 @@ impl Shard {
                     self.cursor_writes.add(self.store.keys(), key, target, write);
                     continue;
                 }
+                if matches!(command, Command::LoadCursor { .. }) {
+                    self.cursor_loads.push((key, command));
+                    continue;
+                }
                 if let Command::ReadNew { count } = command {
                     self.reads.add(self.store.keys(), key, target, count);
                     continue;
@@ -190,8 +197,15 @@ impl Shard {
                 items.push(Item::Session { key, command, replies });
             }
         }
-        let groups = self.cursor_writes.encode(self.store.keys(), pipeline);
+        let groups = self.cursor_writes.encode(self.store.keys(), pipeline, self.probe.is_failing());
         items.extend(groups.into_iter().map(Item::Cursors));
+        // After them: a session may begin where the one before it at this shard left off.
+        for (key, command) in self.cursor_loads.drain(..) {
+            let Some(held) = self.sessions.get_mut(key) else { continue };
+            let target = Target { user: held.session.user(), device: held.session.device() };
+            let replies = pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
+            items.push(Item::Session { key, command, replies });
+        }
         items.extend(self.reads.encode(pipeline).into_iter().map(Item::Reads));
         self.queue.end();
         reads
@@ -216,6 +230,9 @@ impl Shard {
                 }
                 Order::Feed(wish) => Self::encode_wish(keys, pipeline, wish),
                 Order::Reindex { user, change } => topics::reindex(pipeline, keys, user, change),
+                Order::DropCursors { user, device, topics } => {
+                    topics::drop_cursors(pipeline, keys, user, device, topics);
+                }
                 Order::Presence(step) => step.encode(pipeline, keys, &self.identity, &self.limits),
                 Order::Tell { owner, message } => {
                     pipeline.command(3).arg("PUBLISH").arg(keys.control_channel(owner)).arg(message);
@@ -380,7 +397,11 @@ impl Shard {
             }
             Order::Probe => self.probe.sent(now.mono_ms),
             Order::Presence(step) => self.complete_step(*step, value, now),
-            Order::LoadFunctions | Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => {}
+            Order::LoadFunctions
+            | Order::Release { .. }
+            | Order::Tell { .. }
+            | Order::Reindex { .. }
+            | Order::DropCursors { .. } => {}
             // Handled above.
             Order::Feed(_) => {}
         }
@@ -399,10 +420,12 @@ impl Shard {
             Order::Feed(Wish::Head(topic) | Wish::Read { topic, .. }) => {
                 self.feeds.answered(&topic, None, false);
             }
-            Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. }
-                if self.deferred.len() >= DEFERRED_MAX => {}
-            Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } => self.deferred.push(order),
             Order::Presence(step) => self.put_off(*step, now),
+            Order::Release { .. } | Order::Tell { .. } | Order::Reindex { .. } | Order::DropCursors { .. } => {
+                if self.deferred.len() < DEFERRED_MAX {
+                    self.deferred.push(order);
+                }
+            }
         }
     }
 

@@ -80,8 +80,9 @@ impl CursorWrites {
         writes.push(CursorWrite { key, id, rewind, member: start..members.len(), record });
     }
 
-    /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed.
-    pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands) -> Vec<CursorGroup> {
+    /// Writes the commands: one for each group, and then one for each of its parts that is to be confirmed. `is_full`:
+    /// Redis may refuse what needs memory.
+    pub(super) fn encode(&mut self, keys: &KeySpace, pipeline: &mut Commands, is_full: bool) -> Vec<CursorGroup> {
         let mut groups = Vec::new();
         for ((topic, rewinds), Gathered { writes, members }) in self.groups.drain() {
             let key = keys.name(Key::Cursors(&topic));
@@ -89,9 +90,13 @@ impl CursorWrites {
                 if rewinds {
                     pipeline.add(&rewind(&key, writes, &members));
                 } else {
-                    let mut command = pipeline.command(3 + 2 * writes.len());
-                    // Whoever is late, another connection of the device, cannot take a cursor back.
-                    command.arg("ZADD").arg(&key).arg("GT");
+                    let mut command = pipeline.command(if is_full { 4 } else { 3 } + 2 * writes.len());
+                    if is_full {
+                        command.arg("FCALL").arg(Function::WriteCursors.name()).number(1).arg(&key);
+                    } else {
+                        // Whoever is late, another connection of the device, cannot take a cursor back.
+                        command.arg("ZADD").arg(&key).arg("GT");
+                    }
                     for CursorWrite { id, member, .. } in writes {
                         command.number(cursor_score(*id)).arg(&members[member.clone()]);
                     }

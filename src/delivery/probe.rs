@@ -25,11 +25,13 @@ pub(super) struct Probe {
     begun: Option<Instant>,
     /// When Redis confirmed the `XADD` whose event is awaited, in monotonic ms.
     awaited_since_ms: Option<u64>,
+    /// The last probe did not work.
+    is_failing: bool,
 }
 
 impl Probe {
     pub(super) fn new(key: String, channel: String, readiness: Arc<Readiness>, shard: usize) -> Self {
-        Self { key, channel, readiness, shard, next_ms: 0, begun: None, awaited_since_ms: None }
+        Self { key, channel, readiness, shard, next_ms: 0, begun: None, awaited_since_ms: None, is_failing: false }
     }
 
     pub(super) fn channel(&self) -> &str {
@@ -67,6 +69,7 @@ impl Probe {
     pub(super) fn seen(&mut self, now_ms: u64) -> Option<Duration> {
         self.awaited_since_ms = None;
         let begun = self.begun.take()?;
+        self.is_failing = false;
         self.readiness.probe_ok(self.shard, now_ms);
         Some(begun.elapsed())
     }
@@ -74,7 +77,13 @@ impl Probe {
     /// The `XADD` did not work.
     pub(super) fn failed(&mut self, now_ms: u64) {
         self.reset();
+        self.is_failing = true;
         self.readiness.probe_failed(self.shard, now_ms);
+    }
+
+    /// Whether Redis may refuse what needs memory, as far as the last probe says.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing
     }
 
     /// Whether an event has not come: true once for each probe.

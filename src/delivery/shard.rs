@@ -127,6 +127,8 @@ pub struct Shard {
     pub(super) feeds: Feeds,
     pub(super) fan_outs: FanOuts,
     pub(super) cursor_writes: CursorWrites,
+    /// Empty between pipelines.
+    pub(super) cursor_loads: Vec<(SessionKey, Command)>,
     pub(super) reads: Reads,
     /// Whether producers have left appends for the next pipeline.
     pub(super) riders_wait: bool,
@@ -216,6 +218,7 @@ impl Shard {
             feeds: Feeds::default(),
             fan_outs: FanOuts::default(),
             cursor_writes: CursorWrites::default(),
+            cursor_loads: Vec::new(),
             reads: Reads::default(),
             riders_wait: false,
             outbox: Outbox::default(),
@@ -275,6 +278,11 @@ impl Shard {
     }
 
     fn forget(&mut self, key: SessionKey) {
+        if let Some(held) = self.sessions.get_mut(key).filter(|held| held.session.is_forgotten()) {
+            let (user, device) = (held.session.user().clone(), held.session.device().clone());
+            let topics = held.session.topics().cloned().collect();
+            self.orders.push(Order::DropCursors { user, device, topics });
+        }
         self.unregister_topics(key);
         let user = self.sessions.get_mut(key).map(|held| held.session.user().clone());
         self.note_departure(key);

@@ -52,6 +52,10 @@ pub enum Function {
     Recover,
     /// Changes which topics a user follows.
     Follow,
+    /// The same for topics that a user follows no more.
+    Unfollow,
+    /// Writes where devices stand in a topic.
+    WriteCursors,
     /// Forgets where devices stand in a topic that their user follows no more.
     ForgetCursors,
     /// Takes cursors of an older epoch back.
@@ -96,6 +100,8 @@ impl Function {
             Self::Heartbeat => "homing_1_heartbeat",
             Self::Recover => "homing_1_recover",
             Self::Follow => "homing_1_follow",
+            Self::Unfollow => "homing_1_unfollow",
+            Self::WriteCursors => "homing_1_write_cursors",
             Self::ForgetCursors => "homing_1_forget_cursors",
             Self::RewindCursors => "homing_1_rewind_cursors",
             Self::TendTopic => "homing_1_tend_topic",

@@ -88,6 +88,18 @@ impl Store {
         replies.await?.reader().try_for_each(|reply| replies::check(reply).map(drop))
     }
 
+    /// Forgets where devices stood that are known no more, in these topics and the broadcast one.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn drop_cursors(&self, user: &Name, devices: &[Name], followed: Vec<Name>) -> Result<(), StoreError> {
+        let topics: Vec<Topic> = followed.into_iter().map(Topic::Named).chain([Topic::Broadcast]).collect();
+        let replies = self.shared().send(|commands: &mut Commands| {
+            devices.iter().for_each(|device| topics::drop_cursors(commands, self.keys(), user, device, &topics));
+        });
+        replies.await?.reader().try_for_each(|reply| replies::check(reply).map(drop))
+    }
+
     /// What a user follows, with since when, Unix ms; in the order of their names.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub struct FollowRequest<'a> {
     pub limit: u32,
 }
 
-/// The call of `homing_1_follow`.
+/// The call of `homing_1_follow`, or of `homing_1_unfollow` if there is nothing to follow.
 #[must_use]
 pub fn follow(keys: &KeySpace, request: FollowRequest<'_>) -> Cmd {
     let FollowRequest { user, follow, unfollow, replace, owner, limit } = request;
@@ -41,7 +41,8 @@ pub fn follow(keys: &KeySpace, request: FollowRequest<'_>) -> Cmd {
         "limit": limit,
         "replace": replace,
     });
-    let mut call = Function::Follow.call(&[&keys.name(Key::Topics(user)), &keys.name(Key::Devices(user))]);
+    let function = if follow.is_empty() { Function::Unfollow } else { Function::Follow };
+    let mut call = function.call(&[&keys.name(Key::Topics(user)), &keys.name(Key::Devices(user))]);
     call.arg(about.to_string()).arg(follow.len());
     for topic in follow.iter().chain(unfollow) {
         call.arg(topic.as_str());
@@ -92,6 +93,20 @@ pub fn reindex(commands: &mut Commands, keys: &KeySpace, user: &Name, change: &F
             forget.arg(KeySpace::cursor_member(user, device));
         }
         commands.add(&forget);
+    }
+}
+
+/// Forgets where a device stood in some topics, since it is known no more.
+pub fn drop_cursors<'a>(
+    commands: &mut Commands,
+    keys: &KeySpace,
+    user: &Name,
+    device: &Name,
+    topics: impl IntoIterator<Item = &'a Topic>,
+) {
+    let member = KeySpace::cursor_member(user, device);
+    for topic in topics {
+        commands.command(3).arg("ZREM").arg(keys.name(Key::Cursors(topic))).arg(&member);
     }
 }
 

@@ -34,6 +34,7 @@ mod sessions;
 mod slow_clients;
 mod takeover;
 mod tokens;
+mod topic_cursors;
 mod topic_retention;
 mod topic_scale;
 mod topics;

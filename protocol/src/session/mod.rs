@@ -106,6 +106,8 @@ pub struct Session {
     /// No commands before this time: Redis refused the last ones.
     pause_until_ms: u64,
     forget: Forget,
+    /// The device is known no more.
+    forgotten: bool,
 }
 
 /// What the client asked for, within the server's bounds.
@@ -212,6 +214,7 @@ impl Session {
             touch_at_ms: now.mono_ms + config.touch_ms,
             pause_until_ms: 0,
             forget: Forget::No,
+            forgotten: false,
             config,
         }
     }
@@ -250,6 +253,12 @@ impl Session {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Done
+    }
+
+    /// Whether the device was removed while this session held it: nothing of it shall stay.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
     }
 
     /// Messages in flight.

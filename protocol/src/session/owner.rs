@@ -177,6 +177,7 @@ impl Session {
     }
 
     fn handle_removal(&mut self, actions: &mut Vec<Action>) {
+        self.forgotten = true;
         if self.forget != Forget::No {
             return self.close(CloseCode::Normal, actions);
         }

@@ -18,7 +18,10 @@ impl Session {
                 self.handle_attached(now, &request, *outcome, actions)
             }
             (Command::Release { .. }, Reply::Done) => self.phase = Phase::Done,
-            (Command::Forget { .. }, Reply::Done) => self.close(CloseCode::Normal, actions),
+            (Command::Forget { .. }, Reply::Done) => {
+                self.forgotten = true;
+                self.close(CloseCode::Normal, actions);
+            }
             (Command::Touch { .. } | Command::Announce { .. }, Reply::Done) => {}
             (Command::Record { receipts }, Reply::Recorded(fresh)) => self.handle_recorded(receipts, &fresh),
             (Command::Ack(batch), Reply::Acked { own, removed, withheld, generation }) => {

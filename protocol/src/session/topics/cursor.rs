@@ -2,7 +2,7 @@
 
 use super::super::Session;
 use super::super::wire::{Action, Command, Now};
-use super::{Begin, Followed, Knowledge, Topics};
+use super::{Begin, Followed, Knowledge};
 use crate::frame::server::AckedId;
 use crate::frame::{GapReason, ServerFrame};
 use crate::id::EntryId;
@@ -25,20 +25,21 @@ fn before(ms: u64) -> EntryId {
     ms.checked_sub(1).map_or(EntryId::MIN, |ms| EntryId { ms, seq: u64::MAX })
 }
 
-impl Topics {
-    /// Where the device begins without a cursor.
-    fn begin(&self, followed: &Followed) -> EntryId {
-        let Begin { from_ms, first_seen_ms } = self.begin.unwrap_or_default();
-        match followed.topic {
-            Topic::Broadcast => before(first_seen_ms),
-            Topic::Named(_) => before(from_ms.max(followed.since_ms)),
-        }
+/// Where the device begins in a topic without a cursor.
+fn begin_in(followed: &Followed, begin: Option<Begin>) -> EntryId {
+    let Begin { from_ms, first_seen_ms } = begin.unwrap_or_default();
+    match followed.topic {
+        Topic::Broadcast => before(first_seen_ms),
+        Topic::Named(_) => before(from_ms.max(followed.since_ms)),
     }
 }
 
 impl Session {
     pub(super) fn poll_cursors(&mut self, now: Now, commands: &mut Vec<Command>) {
         let (is_ended, confirm) = (self.is_ended(), self.options.confirm && self.is_live());
+        if is_ended && self.forgotten {
+            return;
+        }
         let Some(topics) = &mut self.topics else { return };
         if !is_ended {
             let mut left = topics.followed.wants().cursors.min(LOADS_MAX);
@@ -93,12 +94,12 @@ impl Session {
         }
         let Some(topics) = &mut self.topics else { return };
         let Ok(index) = topics.followed.position(topic) else { return };
-        let Some(begin) = topics.followed.get(index).map(|followed| topics.begin(followed)) else { return };
         let Some(mut followed) = topics.followed.edit(index) else { return };
         if followed.knowledge != Knowledge::Asked {
             return;
         }
         followed.knowledge = Knowledge::Known;
+        let begin = begin_in(&followed, topics.begin);
         followed.cursor = at.unwrap_or(EntryId::MIN).max(begin);
         if let Some(end) = end.filter(|end| followed.cursor > *end) {
             // Of an older epoch: kept, it would hide what is appended next, and what was since. Ids ran backwards, so
@@ -126,7 +127,7 @@ impl Session {
         followed.open();
     }
 
-    /// Acknowledges a message of a topic; false if it is not in flight.
+    /// Acknowledges a message of a topic; false if it is not in flight and never was.
     pub(in super::super) fn ack_topic(
         &mut self,
         now: Now,
@@ -134,12 +135,18 @@ impl Session {
         id: EntryId,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let delay_ms = if self.options.confirm { 0 } else { self.config.cursor_flush_ms };
+        let write_by_ms = self.write_by_ms(now);
         let Some(topics) = &mut self.topics else { return false };
         let Some(mut followed) = topics.followed.find(topic) else { return false };
         let Some(sent) = followed.outstanding.finish(id) else {
             // Acknowledged before, over this connection or another one; or never delivered.
-            return id <= followed.position && followed.knowledge == Knowledge::Known;
+            let was_given = followed.knowledge == Knowledge::Known
+                && id <= followed.position
+                && id > begin_in(&followed, topics.begin);
+            if was_given && followed.is_unwritten() {
+                topics.write_at_ms = topics.write_at_ms.min(write_by_ms);
+            }
+            return was_given;
         };
         followed.advance();
         let moved = followed.is_unwritten();
@@ -148,9 +155,14 @@ impl Session {
         actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(sent.sent_ms) });
         actions.push(Action::TopicAcked);
         if moved {
-            topics.write_at_ms = topics.write_at_ms.min(now.mono_ms + delay_ms);
+            topics.write_at_ms = topics.write_at_ms.min(write_by_ms);
         }
         true
+    }
+
+    /// When a cursor that moves now is to be written.
+    pub(super) fn write_by_ms(&self, now: Now) -> u64 {
+        now.mono_ms + if self.options.confirm { 0 } else { self.config.cursor_flush_ms }
     }
 
     /// Confirms acks when their cursors are in Redis.

@@ -273,6 +273,7 @@ impl Session {
             return;
         }
         let (first_ms, longest_ms) = (self.config.ack_timeout_ms, self.config.ack_timeout_max_ms);
+        let write_by_ms = self.write_by_ms(now);
         let mut frame = MessagesFrame::new(self.options.frame_bytes_max as usize);
         for id in ids {
             let entry = entries.iter().find(|entry| entry.id == *id);
@@ -283,6 +284,12 @@ impl Session {
                 // Trimmed, deleted or expired: it is done with.
                 let Some(sent) = followed.outstanding.finish(*id) else { continue };
                 followed.advance();
+                // What was acknowledged behind it may be waited for.
+                let moved = followed.is_unwritten();
+                drop(followed);
+                if moved {
+                    topics.write_at_ms = topics.write_at_ms.min(write_by_ms);
+                }
                 topics.in_flight -= 1;
                 topics.bytes -= sent.bytes as usize;
                 if expired {

@@ -203,3 +203,77 @@ fn a_cursor_beyond_the_end_of_its_log_goes_back_to_where_the_device_began() {
         assert_eq!(commands.contains(&write), rewind.is_some(), "{commands:?}");
     }
 }
+
+// What the client never had it cannot have handled: to confirm that would only hide its mistake.
+#[test]
+fn an_ack_of_what_lies_before_the_devices_begin_is_not_confirmed() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.feed(0);
+    let given = world.connection.as_ref().expect("it is connected").unacked[0].clone();
+    let ids = [
+        format!("news/{}-0", BEGIN_MS - 1),
+        format!("*/{}-7", BEGIN_MS - 1),
+        format!("news/{}-0", BEGIN_MS + 1_000),
+        given.clone(),
+    ];
+    let ids: Vec<String> = ids.iter().map(|id| format!("{id:?}")).collect();
+    let text = format!(r#"{{"type":"ack","ids":[{}]}}"#, ids.join(","));
+    world.with(|session, now, actions| session.handle_frame(now, Incoming::parse(&text), actions), None);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::from([given]));
+}
+
+#[test]
+fn what_was_acked_behind_a_message_that_expires_is_written_and_confirmed() {
+    let mut world = World::new(false);
+    world.connect(0, 4, true);
+    world.settle();
+    world.publish(false);
+    world.publish(false);
+    world.feed(0);
+    let ids = world.connection.as_ref().expect("it is connected").unacked.clone();
+    world.ack(1);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
+    world.pass(31_000);
+    world.send();
+    world.execute();
+    let flight = &mut world.connection.as_mut().expect("it is connected").flight;
+    let reread = flight.iter_mut().find(|(command, _)| matches!(command, Command::RereadTopic { .. }));
+    // It is gone from the log.
+    reread.expect("it is read again").1 = Some(Reply::TopicReread(Vec::new()));
+    world.reply(false);
+    world.settle();
+    // That the loss is told was refused.
+    world.pass(1_000);
+    world.settle();
+    assert_eq!(world.confirmed, BTreeSet::from([ids[1].clone()]));
+    assert_eq!(world.cursors[&topics()[1]], world.last);
+}
+
+// It would bring back what was to be forgotten.
+#[test]
+fn a_session_whose_device_was_removed_writes_no_cursor() {
+    for removed in [false, true] {
+        let mut world = World { confirms: false, ..World::new(false) };
+        world.connect(0, 4, true);
+        world.settle();
+        world.publish(false);
+        world.feed(0);
+        world.ack(0);
+        let generation = world.generation;
+        world.with(
+            |session, _, actions| match removed {
+                true => session.handle_removed(generation, actions),
+                false => session.handle_disconnected(),
+            },
+            None,
+        );
+        world.settle();
+        assert!(world.connection.as_ref().expect("it was connected").session.is_done());
+        assert_eq!(world.cursors.contains_key(&topics()[1]), !removed);
+    }
+}
