@@ -15,6 +15,8 @@
 --   dropped         number      messages that were dropped before this device acked them, ever
 --   gap             object      {id, reason, count}, until the client acks its id
 --   since_ms        number      when this generation attached, Unix ms
+--   connected       text        the generation with which its client connected: who connected later
+--   limit           number      the sessions of its user that were allowed then, if they were limited
 --   dismissed       object      {kind, reason}: somebody else ended the session of this generation. Until the next
 --                               attach: the session must neither claim its device back nor attach again by itself
 --   struck          text        the owner that was judged dead; it is the owner again when it wakes up, unless it was

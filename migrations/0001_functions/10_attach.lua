@@ -2,6 +2,7 @@
 --   KEYS  1 inbox  2 devices
 --   ARGV  1 JSON {user, device, channels, owner, node, nonce, instance, seq, from, epoch, primary, mode, generation,
 --           devices_max, replace_after_ms, sessions_max, issued_at_s, presence}
+--         generation: with "again" that with which the client connected; 0 if it has not been told that it is.
 --         sessions_max: devices of the user that may be connected at once, 0 for any number.
 --         issued_at_s: of the token, -1 if it does not say. presence: whether somebody announces who is online.
 --         mode "connect": a client connected. "again": the primary epoch changed under a live session.
@@ -16,25 +17,47 @@
 --         {"superseded", generation}  repair: another session owns the device
 --         {"removed"}                 repair: the device is not known any more
 --         {"too_many"}                the user has devices_max devices and none may be replaced
--- Of the user's other devices that are connected, those attached longest ago are dismissed when they are too many.
+-- Of the user's other devices that are connected, those connected longest ago are dismissed when they are too many, but
+-- none that connected later than this one. If such a one left no room for this one, this one is dismissed: both attach
+-- again in a new epoch, in any order, and Redis may have lost that it was dismissed.
 -- A function because the group's start depends on who else follows the inbox, and because a generation, its owner and
 -- the word to the previous owner must not be separated: between two commands another node could attach, or trim.
 
--- Dismisses other devices until at most `limit` are connected, this one included. One that was judged dead goes first:
--- it may only have been paused, and would be one too many when it wakes up.
-local function replace_others(devices, request, limit)
+-- The user's other devices that are connected, in the order in which they connected. One that was judged dead comes
+-- first: it may only have been paused, and would be one too many when it wakes up.
+local function others_connected(devices, device)
   local others = {}
   for name, other in pairs((all_devices(devices))) do
-    if name ~= request.device and (other.owner ~= '' or other.struck) then
-      others[#others + 1] = { name = name, record = other, dead = other.owner == '' }
+    if name ~= device and (other.owner ~= '' or other.struck) then
+      local connected = other.connected or other.generation
+      others[#others + 1] = { name = name, record = other, dead = other.owner == '', connected = connected }
     end
   end
   table.sort(others, function(a, b)
     if a.dead ~= b.dead then return a.dead end
-    return digits_less(a.record.generation, b.record.generation)
+    return digits_less(a.connected, b.connected)
   end)
-  for i = 1, #others - limit + 1 do
-    dismiss(devices, request.channels, request.user, others[i].name, others[i].record, 'replaced', '')
+  return others
+end
+
+-- Whether one that connected later allowed no more sessions than there are since.
+local function is_outlived(others, connected)
+  local later = 0
+  for _, other in ipairs(others) do
+    if not other.dead and digits_less(connected, other.connected) then
+      later = later + 1
+      if other.record.limit and later >= other.record.limit then return true end
+    end
+  end
+  return false
+end
+
+-- Dismisses other devices until no more are connected than the record of this one, which counts too, allows.
+local function replace_others(devices, request, others, record)
+  for i = 1, #others - record.limit + 1 do
+    local other = others[i]
+    if request.mode ~= 'connect' and not other.dead and digits_less(record.connected, other.connected) then return end
+    dismiss(devices, request.channels, request.user, other.name, other.record, 'replaced', '')
   end
 end
 
@@ -111,6 +134,8 @@ local function attach(keys, argv)
   if not repeated and request.mode ~= 'repair' then
     record.generation = whole(math.max(tonumber(record.generation) + 1, now))
     record.since_ms = math.floor(now / 1000)
+    record.connected = record.generation
+    if request.mode == 'again' and request.generation ~= '0' then record.connected = request.generation end
   end
   local group = groups_of(inbox)[device]
   if made or not record.start then record.start = group.last end
@@ -122,6 +147,21 @@ local function attach(keys, argv)
   record.epoch = request.primary
   record.last_seen_ms = math.floor(now / 1000)
   record.dismissed, record.struck = nil, nil
+  -- What was allowed when the client connected; another token since then dismisses nobody.
+  if request.mode == 'connect' or not known then
+    record.limit = (request.sessions_max or 0) > 0 and request.sessions_max or nil
+  end
+  local others = {}
+  if record.limit or request.mode == 'again' then others = others_connected(devices, device) end
+  if request.mode == 'again' and is_outlived(others, record.connected) then
+    record.owner, record.dismissed = '', { kind = 'replaced', reason = '' }
+    save_device(devices, device, record)
+    if previous_owner ~= request.owner then
+      tell(request.channels, previous_owner,
+        { kind = 'superseded', user = request.user, device = device, generation = record.generation })
+    end
+    return { 'dismissed', record.generation, record.dismissed.kind, record.dismissed.reason }
+  end
   local announcer = ''
   if request.presence then
     if record.announced then announcer = record.announcer else record.announced = record.generation end
@@ -133,8 +173,7 @@ local function attach(keys, argv)
     tell(request.channels, previous_owner,
       { kind = 'superseded', user = request.user, device = device, generation = record.generation })
   end
-  local limit = request.sessions_max or 0
-  if limit > 0 then replace_others(devices, request, limit) end
+  if record.limit then replace_others(devices, request, others, record) end
   local pending = -1
   if group.lag then pending = group.pending + group.lag end
   return { 'ok', record.generation, known and 0 or 1, incarnation_of(devices), pending, group.last, record.start,

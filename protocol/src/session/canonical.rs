@@ -34,7 +34,7 @@ impl Session {
             self.given = (EntryId::MIN, EntryId::MIN);
             self.epoch = (0, 0);
             self.sweep_at_ms = u64::MAX;
-            (self.superseding, self.sweeps) = (0, 0);
+            (self.connected, self.superseding, self.sweeps) = (0, 0, 0);
             (self.dirty, self.reading, self.claiming, self.subscribed) = (false, false, false, true);
         }
         // Which entries the walk under way has seen; without one, or if it begins anew, nobody asks.

@@ -59,6 +59,8 @@ pub struct Session {
     options: Options,
     /// 0 until the first attach.
     generation: u64,
+    /// The generation of the `ready`: says when the client connected, whatever epochs came since. 0 until then.
+    connected: u64,
     /// Highest generation that is known to have superseded us, while our own is not known for sure.
     superseding: u64,
     /// A dismissal that was heard before the first attach's reply, and the generation that it concerns.
@@ -186,6 +188,7 @@ impl Session {
             phase: Phase::Opening,
             options,
             generation: 0,
+            connected: 0,
             superseding: 0,
             dismissal: None,
             gap_heard: None,

@@ -21,7 +21,7 @@ impl Session {
     pub(super) fn attach_request(&self, mode: AttachMode) -> AttachRequest {
         AttachRequest {
             mode,
-            generation: self.generation,
+            generation: if mode == AttachMode::Again { self.connected } else { self.generation },
             from: match self.options.from {
                 Some(StartFrom::Start) => "start",
                 Some(StartFrom::End) => "end",
@@ -95,6 +95,7 @@ impl Session {
 
     fn begin(&mut self, now: Now, attachment: &Attachment, actions: &mut Vec<Action>) {
         self.phase = Phase::Live;
+        self.connected = self.generation;
         // Acks of another epoch than the client's last one could hit other messages.
         let named = self.options.epoch.take();
         self.options.only_own_acks = named.is_some_and(|named| *named != *self.epoch_text());

@@ -60,7 +60,7 @@ impl AttachMode {
 pub struct AttachRequest {
     /// Why.
     pub mode: AttachMode,
-    /// Generation that must still be recorded, for a repair.
+    /// Generation that must still be recorded, for a repair; with which the client connected, to attach again.
     pub generation: u64,
     /// `start`, `end` or empty.
     pub from: &'static str,

@@ -86,6 +86,10 @@ impl Group {
 pub struct Record {
     pub generation: u64,
     pub owner: String,
+    /// The generation with which the client connected.
+    connected: u64,
+    /// The sessions of the user that were allowed then; 0 for any number.
+    limit: u32,
     /// Owner and number of the attach.
     pub nonce: String,
     instance: String,

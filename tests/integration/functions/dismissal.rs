@@ -113,6 +113,72 @@ async fn an_owner_that_was_judged_dead_is_replaced_first_and_does_not_come_back(
     assert_eq!(library.record("phone").await["owner"], "n1:r.0", "one that lives stays");
 }
 
+/// Attaches again in a new epoch; as a new device, if Redis has lost it.
+fn again<'a>(connected: &'a Attached, attach: Attach<'a>) -> Attach<'a> {
+    let Attached::Granted(grant) = connected else { panic!("{connected:?}") };
+    Attach { mode: "again", generation: &grant.generation, primary: "2", ..attach }
+}
+
+// Nobody connected: a restart of Redis is no reason to end a session.
+#[tokio::test]
+async fn an_older_session_that_attaches_again_dismisses_none_that_was_allowed_beside_it() {
+    let mut library = Library::start().await;
+    let (phone, web) = (limited("phone", "n1", "n1:r.0", 1), limited("web", "n2", "n2:r.0", 0));
+    let first = library.attach(phone).await;
+    let second = library.attach(web).await;
+    for lost in [false, true] {
+        if lost {
+            library.query::<()>(&["FLUSHALL"]).await;
+        }
+        assert!(matches!(library.attach(again(&first, phone)).await, Attached::Granted(_)));
+        assert!(matches!(library.attach(again(&second, web)).await, Attached::Granted(_)));
+        assert!(matches!(library.attach(again(&first, phone)).await, Attached::Granted(_)));
+        assert_eq!(library.record("phone").await["owner"], "n1:r.0", "lost: {lost}");
+        assert_eq!(library.record("web").await["owner"], "n2:r.0", "lost: {lost}");
+    }
+    // A token that allows one, taken over since, dismisses nobody either.
+    let renewed = Attach { sessions_max: 1, ..web };
+    assert!(matches!(library.attach(again(&second, renewed)).await, Attached::Granted(_)));
+    assert_eq!(library.record("phone").await["owner"], "n1:r.0");
+}
+
+// Redis may have lost the word of it, or everything: both believe that they are connected.
+#[tokio::test]
+async fn of_two_that_attach_again_where_one_is_allowed_the_newer_stays_in_whatever_order_they_come() {
+    for newer_first in [false, true] {
+        for lost in [false, true] {
+            let mut library = Library::start().await;
+            let (phone, web) = (limited("phone", "n1", "n1:r.0", 1), limited("web", "n2", "n2:r.0", 1));
+            let older = library.attach(phone).await;
+            let before = library.record("phone").await;
+            let newer = library.attach(web).await;
+            if lost {
+                library.query::<()>(&["FLUSHALL"]).await;
+            } else {
+                // As it was before the other one connected, of which nothing is known.
+                let devices = library.devices.clone();
+                library.query::<()>(&["HDEL", &devices, "web"]).await;
+                library.query::<()>(&["HSET", &devices, "phone", &before.to_string()]).await;
+            }
+            let steps = [again(&older, phone), again(&newer, web)];
+            let [phone_at, web_at] = if newer_first { [1, 0] } else { [0, 1] };
+            let mut outcomes = [Attached::TooMany, Attached::TooMany];
+            for turn in 0..2 {
+                let step = if turn == phone_at { 0 } else { 1 };
+                outcomes[step] = library.attach(steps[step]).await;
+            }
+            let context = format!("newer first: {newer_first}, lost: {lost}");
+            assert!(matches!(outcomes[1], Attached::Granted(_)), "{context}: {outcomes:?}");
+            let replaced = Attached::Dismissed("replaced".to_owned(), String::new());
+            assert_eq!(outcomes[0] == replaced, phone_at > web_at, "{context}: {outcomes:?}");
+            let record = library.record("phone").await;
+            assert_eq!((&record["owner"], &record["dismissed"]["kind"]), (&json!(""), &json!("replaced")), "{context}");
+            assert_eq!(library.record("web").await["owner"], "n2:r.0", "{context}");
+            assert_eq!(library.attach(again(&older, phone)).await, replaced, "{context}: and it stays so");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_kick_ends_the_named_sessions_and_keeps_devices_and_messages() {
     let mut library = Library::start().await;

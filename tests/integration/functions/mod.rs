@@ -187,7 +187,7 @@ impl Library {
 }
 
 /// What an attach asks; the default is a plain client that connects to the device `a` through the node `n1`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Attach<'a> {
     device: &'a str,
     owner: &'a str,
@@ -219,7 +219,7 @@ impl<'a> Attach<'a> {
             epoch: "",
             primary: PRIMARY,
             mode: "connect",
-            generation: "",
+            generation: "0",
             devices_max: 20,
             replace_after_ms: 86_400_000,
             sessions_max: 0,

@@ -9,6 +9,15 @@ use crate::id::EntryId;
 use crate::session::{AttachMode, AttachRefusal, AttachRequest, Attachment, Dismissal};
 use crate::simulation::fault::Fault;
 
+/// Another device that is connected: whether its owner lives, since when, its name, and what it was allowed.
+type Other = (bool, u64, String, u32);
+
+/// Whether one that connected later allowed no more sessions than there are since.
+fn is_outlived(others: &[Other], connected: u64) -> bool {
+    let later = others.iter().filter(|(alive, since, ..)| *alive && *since > connected);
+    later.zip(1..).any(|((.., limit), count)| *limit > 0 && count >= *limit)
+}
+
 impl Redis {
     pub(super) fn attach(&mut self, caller: Caller<'_>, request: &AttachRequest) -> Result<Attachment, AttachRefusal> {
         let device = caller.device;
@@ -86,12 +95,24 @@ impl Redis {
         (record.dismissed, record.struck) = (None, String::new());
         if raises {
             record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
+            let named = request.mode == AttachMode::Again && request.generation > 0;
+            record.connected = if named { request.generation } else { record.generation };
+        }
+        if request.mode == AttachMode::Connect || !known {
+            record.limit = request.sessions.unwrap_or(self.sessions_per_user);
         }
         if made || record.start.is_none() {
             record.start = Some(last_delivered);
         }
         (record.nonce, record.instance) = (nonce, instance);
         (record.seq, record.epoch) = (request.seq, request.primary);
+        let others = self.others_connected(device);
+        let is_outlived = request.mode == AttachMode::Again && is_outlived(&others, record.connected);
+        if is_outlived {
+            record.owner = String::new();
+            record.dismissed = Some(Dismissal::Replaced);
+        }
+        let (limit, connected) = (record.limit, record.connected);
         let attachment = Attachment {
             generation: record.generation,
             created: !known,
@@ -115,7 +136,10 @@ impl Redis {
             let generation = attachment.generation;
             self.tell(&previous_owner, Control::Superseded { device: device.to_owned(), generation });
         }
-        self.replace_others(device, request.sessions.unwrap_or(self.sessions_per_user));
+        if is_outlived {
+            return Err(AttachRefusal::Dismissed(Dismissal::Replaced));
+        }
+        self.replace_others(request.mode, limit, others, connected);
         Ok(attachment)
     }
 
@@ -123,15 +147,24 @@ impl Redis {
         self.refuse_before_s > 0 && issued_at_s.is_none_or(|issued_at_s| issued_at_s <= self.refuse_before_s)
     }
 
-    /// Ends the sessions of other devices that are one too many, those first that were judged dead.
-    fn replace_others(&mut self, device: &str, limit: u32) {
+    /// Other devices that are connected, those first that were judged dead, in the order in which they connected.
+    fn others_connected(&self, device: &str) -> Vec<Other> {
         let others = self.devices.iter().filter(|(name, _)| *name != device);
         let held = others.filter(|(_, record)| !record.owner.is_empty() || !record.struck.is_empty());
-        let mut held: Vec<(bool, u64, String)> =
-            held.map(|(name, record)| (!record.owner.is_empty(), record.generation, name.clone())).collect();
+        let mut held: Vec<Other> = held
+            .map(|(name, record)| (!record.owner.is_empty(), record.connected, name.clone(), record.limit))
+            .collect();
         held.sort();
-        let excess = if limit == 0 { 0 } else { (held.len() + 1).saturating_sub(limit as usize) };
-        for (_, _, name) in held.into_iter().take(excess) {
+        held
+    }
+
+    /// Ends the sessions of other devices that are one too many, but none that connected later.
+    fn replace_others(&mut self, mode: AttachMode, limit: u32, others: Vec<Other>, connected: u64) {
+        let excess = if limit == 0 { 0 } else { (others.len() + 1).saturating_sub(limit as usize) };
+        for (alive, since, name, _) in others.into_iter().take(excess) {
+            if mode != AttachMode::Connect && alive && since > connected {
+                return;
+            }
             self.dismiss(&name, Dismissal::Replaced);
         }
     }
