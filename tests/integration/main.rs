@@ -35,6 +35,7 @@ mod slow_clients;
 mod takeover;
 mod tokens;
 mod topic_cursors;
+mod topic_messages;
 mod topic_retention;
 mod topic_scale;
 mod topics;
