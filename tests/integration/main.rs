@@ -34,6 +34,7 @@ mod sessions;
 mod slow_clients;
 mod takeover;
 mod tokens;
+mod topic_beginnings;
 mod topic_cursors;
 mod topic_messages;
 mod topic_retention;
