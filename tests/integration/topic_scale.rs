@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use reqwest::Method;
 use serde_json::json;
 
+use crate::harness::redis_server::cursors;
 use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, Token, eventually};
 
 /// How often Redis has executed each command since `CONFIG RESETSTAT`.
@@ -22,7 +24,7 @@ fn of(calls: &BTreeMap<String, u64>, command: &str) -> u64 {
 
 async fn follow(node: &Node, user: &str, topics: &[String]) -> (u16, serde_json::Value) {
     let path = format!("/v1/users/{user}/topics");
-    node.call(reqwest::Method::PUT, &path, Some(&json!({ "topics": topics }))).await
+    node.call(Method::PUT, &path, Some(&json!({ "topics": topics }))).await
 }
 
 /// One message to each of these topics.
@@ -45,7 +47,7 @@ async fn a_user_may_follow_as_many_topics_as_the_limit_says_and_gets_all_of_them
     let (topics, beyond) = (&topics[..100], &topics[100]);
     assert_eq!(follow(&node, "alice", topics).await.0, 200);
     let path = format!("/v1/topics/{beyond}/followers/alice");
-    let (status, problem) = node.call(reqwest::Method::PUT, &path, None).await;
+    let (status, problem) = node.call(Method::PUT, &path, None).await;
     assert_eq!((status, &problem["limit"]), (413, &limit), "{problem}");
 
     let token = Token::of("alice").claim("topics", json!(["room.*"])).encode();
@@ -229,4 +231,96 @@ async fn a_thousand_users_follow_by_one_call_and_who_is_in_both_lists_is_left() 
     assert_eq!(redis.query::<u64>(&["SCARD", "homing:topic:{news}:followers"]).await, 996);
     assert_eq!(node.get("/v1/users/user-7/topics").await.1["topics"], json!([]));
     assert_eq!(node.get("/v1/users/user-8/topics").await.1["topics"][0]["topic"], "news");
+}
+
+#[tokio::test]
+async fn a_request_with_more_names_than_allowed_names_the_limit_and_changes_nothing() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let node = Node::start(&redis, NodeOptions::default().set("topics_per_user", "2000")).await;
+    let names = |count: usize| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+    let (all, half) = (names(1_001), names(500));
+    let requests = [
+        (Method::POST, "/v1/topics/messages", json!({ "topics": all, "data": 1 })),
+        (Method::POST, "/v1/topics/news/followers", json!({ "add": all })),
+        (Method::POST, "/v1/topics/news/followers", json!({ "remove": all })),
+        (Method::POST, "/v1/topics/news/followers", json!({ "add": half, "remove": all[500..] })),
+        (Method::PUT, "/v1/users/alice/topics", json!({ "topics": all })),
+    ];
+    for (method, path, body) in requests {
+        let (status, problem) = node.call(method, path, Some(&body)).await;
+        let limit = json!({ "name": "topics_per_request_max", "value": 1_000 });
+        let told = (status, &problem["code"], &problem["limit"]);
+        assert_eq!(told, (413, &json!("too_many"), &limit), "{path}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("1001")), "{problem}");
+    }
+    let keys: Vec<String> = redis.query(&["KEYS", "homing:*topic*"]).await;
+    assert!(keys.is_empty(), "{keys:?}");
+    // And as many as allowed are not too many.
+    publish(&node, &all[..1_000], 1).await;
+    assert_eq!(follow(&node, "alice", &all[..1_000]).await.0, 200);
+}
+
+// A command for each follower would be most of what a broadcast costs Redis.
+#[tokio::test]
+async fn the_cursors_of_fifty_followers_who_acked_at_about_the_same_time_are_written_by_few_commands() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("shards", "1").set("cursor_flush", "200ms");
+    let node = Node::start(&redis, options).await;
+    let mut clients = Vec::new();
+    for number in 0..50 {
+        let user = format!("user-{number}");
+        assert_eq!(follow(&node, &user, &["news".to_owned()]).await.0, 200);
+        clients.push(Client::connect(&node, &user, "web", ConnectOptions::default()).await);
+    }
+    for (topic, path) in [("*", "/v1/broadcast"), ("news", "/v1/topics/news/messages")] {
+        let (status, answer) = node.post(path, &json!({ "data": "hello" })).await;
+        assert_eq!(status, 201, "{answer}");
+        let id = answer["id"].as_str().expect("an id");
+        for client in &mut clients {
+            assert_eq!(client.next_message().await.id, id);
+        }
+        redis.query::<()>(&["CONFIG", "RESETSTAT"]).await;
+        for client in &mut clients {
+            client.ack(&[id]).await;
+        }
+        eventually("all cursors are in Redis", async || {
+            (redis.query::<u64>(&["ZCARD", &cursors(topic)]).await == 50).then_some(())
+        })
+        .await;
+        let written = of(&calls(&redis).await, "zadd");
+        assert!((1..=20).contains(&written), "{written} commands wrote 50 cursors of {topic}");
+    }
+}
+
+// Not once for each follower, however many a shard has.
+#[tokio::test]
+async fn a_message_is_read_once_by_each_shard_that_has_followers() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let options = NodeOptions::default().set("shards", "2").set("janitor_pause", "1h");
+    let node = Node::start(&redis, options).await;
+    let mut shards: HashMap<String, Vec<Client>> = HashMap::new();
+    // The kernel chooses which shard accepts a connection.
+    for number in 0.. {
+        assert!(number < 200, "all clients are served by {:?}", shards.keys());
+        let user = format!("user-{number}");
+        assert_eq!(follow(&node, &user, &["news".to_owned()]).await.0, 200);
+        let client = Client::connect(&node, &user, "web", ConnectOptions::default()).await;
+        let record = redis.device(&user, "web").await.expect("a record");
+        shards.entry(record["owner"].as_str().expect("an owner").to_owned()).or_default().push(client);
+        if shards.len() == 2 && shards.values().all(|clients| clients.len() >= 3) {
+            break;
+        }
+    }
+    // The first one finds who is still loading what it follows.
+    for round in 0..3 {
+        redis.query::<()>(&["CONFIG", "RESETSTAT"]).await;
+        publish(&node, &["news".to_owned()], round).await;
+        for client in shards.values_mut().flatten() {
+            assert_eq!(client.next_message().await.json(), json!(round));
+        }
+        let calls = calls(&redis).await;
+        if round > 0 {
+            assert_eq!((of(&calls, "xrange"), of(&calls, "xread")), (2, 0), "{calls:#?}");
+        }
+    }
 }
