@@ -40,3 +40,4 @@ mod topic_messages;
 mod topic_retention;
 mod topic_scale;
 mod topics;
+mod waits;
