@@ -145,6 +145,74 @@ async fn the_devices_of_a_killed_node_that_stay_away_are_announced_and_those_tha
     }
 }
 
+// Who reads need not wait until another node has found the time to announce anything.
+#[tokio::test]
+async fn the_devices_of_a_killed_node_read_as_offline_once_its_heartbeat_is_old_whoever_announces_that() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let mut first = Node::start(&redis, quick()).await;
+    let second = Node::start(&redis, quick()).await;
+    let users: Vec<String> = (0..10).map(|number| format!("user-{number}")).collect();
+    let mut clients = Vec::new();
+    for user in &users {
+        clients.push(connect(&first, user, "phone").await);
+        clients.push(connect(&first, user, "web").await);
+    }
+    // How many devices are online, as the list of presence and as each user's own page have it.
+    let path = format!("/v1/presence?users={}", users.join(","));
+    let online = async || {
+        let count = |answer: &serde_json::Value| {
+            let devices = answer["devices"].as_array().expect("a list of devices").iter();
+            devices.filter(|device| device["online"] == true).count()
+        };
+        let (_, list) = second.get(&path).await;
+        let mut shown = 0;
+        for user in &users {
+            shown += count(&second.get(&format!("/v1/users/{user}")).await.1);
+        }
+        (list["items"].as_array().expect("users").iter().map(count).sum::<usize>(), shown)
+    };
+    eventually("all are announced", async || (events(&redis).await.len() == 20).then_some(())).await;
+    assert_eq!(online().await, (20, 20));
+    // Nobody stands in for a dead node as long as somebody holds this.
+    redis.query::<()>(&["SET", "homing:lock:presence", "somebody", "PX", "600000"]).await;
+    let killed = Instant::now();
+    first.kill9();
+    eventually("all read as offline", async || (online().await == (0, 0)).then_some(())).await;
+    // Its last heartbeat is not younger than its death; the rest is patience with a busy machine.
+    assert!(killed.elapsed() < Duration::from_millis(800) + Duration::from_secs(3), "{:?}", killed.elapsed());
+    assert_eq!(events(&redis).await.len(), 20);
+}
+
+#[tokio::test]
+async fn the_devices_of_a_killed_node_are_announced_once_each_within_the_documented_time() {
+    let redis = Redis::start(RedisOptions::default()).await;
+    let (dead_after, heartbeat) = (Duration::from_secs(3), Duration::from_millis(200));
+    let options = || options().set("node_heartbeat", "200ms").set("node_dead_after", "3s");
+    let mut first = Node::start(&redis, options()).await;
+    let second = Node::start(&redis, options()).await;
+    let devices: Vec<(String, &str)> =
+        (0..20).map(|number| (format!("user-{}", number / 2), ["phone", "web"][number % 2])).collect();
+    let mut clients = Vec::new();
+    for (user, device) in &devices {
+        clients.push(connect(&first, user, device).await);
+    }
+    eventually("all are announced", async || (events(&redis).await.len() == 20).then_some(())).await;
+    let killed = Instant::now();
+    first.kill9();
+    eventually("all are announced as gone", async || (events(&redis).await.len() >= 40).then_some(())).await;
+    let (took, promised) = (killed.elapsed(), dead_after + heartbeat + Duration::from_secs(1));
+    println!("announced {took:?} after the kill; promised are {promised:?}");
+    assert!(took < promised + Duration::from_secs(3), "{took:?}, with patience for a busy machine");
+    marker(&redis, &second, "m").await;
+    let told = events(&redis).await;
+    for (user, device) in devices {
+        let device = format!("{user}/{device}");
+        let about: Vec<&String> = told.iter().filter(|event| event.ends_with(&format!(" {device}"))).collect();
+        assert_eq!(about, [&format!("online {device}"), &format!("offline {device}")]);
+    }
+    assert_eq!(told.len(), 42, "and nothing beside them and the marker: {told:?}");
+}
+
 // A node that ends forgets whom it was about to announce: its successor finds them.
 #[tokio::test]
 async fn the_devices_of_a_node_that_ended_are_announced_by_the_next_one() {
