@@ -54,6 +54,36 @@ async fn with_one_session_per_user_the_newer_device_replaces_the_older_on_whatev
     phone.round_trip().await;
 }
 
+// A reconnect counts as new: it is the time of the session that decides, not that of the device.
+#[tokio::test]
+async fn with_two_sessions_per_user_the_third_device_replaces_the_one_that_connected_longest_ago() {
+    let (redis, first, second) = two_nodes(NodeOptions::default().set("sessions_per_user", "2")).await;
+    let connect = async |node, device| Client::connect(node, "alice", device, ConnectOptions::default()).await;
+    let phone = connect(&first, "phone").await;
+    let mut web = connect(&second, "web").await;
+    phone.close().await;
+    let mut phone = connect(&second, "phone").await;
+    web.round_trip().await;
+    phone.round_trip().await;
+
+    let mut tv = connect(&first, "tv").await;
+    expect_end(&mut web, "replaced", 4010).await;
+    for client in [&mut phone, &mut tv] {
+        redis.publish("alice", "for two").await;
+        client.messages_until("for two").await;
+    }
+    let mut web = connect(&first, "web").await;
+    expect_end(&mut phone, "replaced", 4010).await;
+    for client in [&mut web, &mut tv] {
+        client.round_trip().await;
+    }
+    let (_, presence) = second.get("/v1/presence?users=alice").await;
+    let devices = presence["items"][0]["devices"].as_array().expect("a list").clone();
+    let online: Vec<_> =
+        devices.iter().filter(|device| device["online"] == true).map(|device| &device["device"]).collect();
+    assert_eq!(online, ["tv", "web"]);
+}
+
 #[tokio::test]
 async fn a_token_says_how_many_sessions_its_user_may_have() {
     let (_redis, first, second) = two_nodes(NodeOptions::default().set("sessions_per_user", "1")).await;
