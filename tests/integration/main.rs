@@ -19,6 +19,7 @@ mod functions;
 mod harness;
 mod hostile;
 mod http;
+mod migrating_page;
 mod old_calls;
 mod openapi;
 mod overload;
