@@ -36,6 +36,7 @@ mod slow_clients;
 mod takeover;
 mod tokens;
 mod topic_beginnings;
+mod topic_confirmations;
 mod topic_cursors;
 mod topic_messages;
 mod topic_retention;
