@@ -174,6 +174,10 @@ struct ReceiptAnswer {
     exists: bool,
     /// Users who follow the topic; `null` for a broadcast, which all devices get.
     followers: Option<u64>,
+    /// Users of whom a device is done with it and with everything before it, and users of whom none is; `null` if they
+    /// are too many to be counted, or not enumerated.
+    followers_acked: Option<u64>,
+    followers_unacked: Option<u64>,
     /// Devices that are done with it and with everything before it.
     devices_acked: u64,
 }
@@ -191,6 +195,8 @@ pub(super) async fn receipt(api: &ApiState, request: Request) -> Result<Response
             id: format!("{topic}/{id}"),
             exists: receipt.exists,
             followers: receipt.followers,
+            followers_acked: receipt.users_acked,
+            followers_unacked: receipt.followers.zip(receipt.users_acked).map(|(all, acked)| all.saturating_sub(acked)),
             devices_acked: receipt.devices_acked,
         },
     )

@@ -1,5 +1,7 @@
 //! What producers ask about topics: who follows, and who has acknowledged what.
 
+use std::collections::HashSet;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use homing_protocol::id::EntryId;
 use homing_protocol::message::Entry;
@@ -14,6 +16,10 @@ use super::replies::{self, Value};
 use super::resp::Commands;
 use super::topics::{self, FollowRequest};
 
+/// Devices whose users are counted, at most: their names are read, a page at a time.
+pub const USERS_COUNTED_MAX: u64 = 10_000;
+/// Names in one page of them: some 100 µs of Redis's time.
+const COUNTED_AT_ONCE: u64 = 1_000;
 /// Users who are looked at together: Redis gets their commands at once.
 const STATES_AT_ONCE: usize = 64;
 
@@ -29,6 +35,8 @@ pub struct TopicReceipt {
     pub followers: Option<u64>,
     /// Devices that are done with it and with everything before it.
     pub devices_acked: u64,
+    /// Users of these devices; `None` above [`USERS_COUNTED_MAX`] devices.
+    pub users_acked: Option<u64>,
 }
 
 /// A follower's device, and whether it is done with a message.
@@ -137,7 +145,27 @@ impl Store {
             self.rare().await?.pipeline(&pipeline).await?;
         let exists = !replies::entries(Value::from(&entries))?.is_empty();
         let followers = (*topic != Topic::Broadcast).then_some(followers);
-        Ok(TopicReceipt { exists, followers, devices_acked })
+        let users_acked = match devices_acked {
+            0..=USERS_COUNTED_MAX => Some(self.users_acked(topic, id, devices_acked).await?),
+            _ => None,
+        };
+        Ok(TopicReceipt { exists, followers, devices_acked, users_acked })
+    }
+
+    /// The users of the first so many devices that are done with a message.
+    async fn users_acked(&self, topic: &Topic, id: EntryId, devices: u64) -> Result<u64, StoreError> {
+        let mut users = HashSet::new();
+        for offset in (0..devices).step_by(COUNTED_AT_ONCE as usize) {
+            let mut page = redis::cmd("ZRANGEBYSCORE");
+            page.arg(self.keys().name(Key::Cursors(topic))).arg(cursor_score(id)).arg("+inf");
+            page.arg("LIMIT").arg(offset).arg(COUNTED_AT_ONCE);
+            let members: Vec<Vec<u8>> = self.query(&page).await?;
+            users.extend(members.into_iter().map(|mut member| {
+                member.truncate(member.iter().position(|byte| *byte == b'/').unwrap_or(member.len()));
+                member
+            }));
+        }
+        Ok(users.len() as u64)
     }
 
     /// Whether the devices of these users are done with a topic's message.

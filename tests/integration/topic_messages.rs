@@ -225,3 +225,44 @@ async fn a_message_to_topics_takes_no_device_and_no_receipt() {
     let keys: Vec<String> = redis.query(&["KEYS", "homing:topic:*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
 }
+
+// A user counts once, however many devices it has; those who are not done are the rest.
+#[tokio::test]
+async fn followers_who_acked_and_who_did_not_are_counted() {
+    let (redis, node) = one_node().await;
+    for user in ["alice", "bob", "carol"] {
+        follow(&node, "news", user).await;
+    }
+    let mut devices = Vec::new();
+    for (user, device) in [("alice", "web-1"), ("alice", "phone"), ("bob", "web-1")] {
+        devices.push(connect(&node, user, device).await);
+    }
+    for (topic, path, followers) in [("news", NEWS, json!(3)), ("*", "/v1/broadcast", Value::Null)] {
+        let id = publish(&node, path, "x").await;
+        let counted = async || {
+            let entry = id.split_once('/').expect("a topic and an id").1;
+            let (status, receipt) = node.get(&format!("/v1/topics/{topic}/messages/{entry}")).await;
+            assert_eq!((status, &receipt["followers"]), (200, &followers), "{receipt}");
+            ["followers_acked", "followers_unacked", "devices_acked"].map(|member| receipt[member].clone())
+        };
+        let unacked = |count: u64| if topic == "*" { Value::Null } else { json!(count) };
+        assert_eq!(counted().await, [json!(0), unacked(3), json!(0)]);
+        for (client, expected) in devices.iter_mut().zip([(1, 2, 1), (1, 2, 2), (2, 1, 3)]) {
+            assert_eq!(client.next_message().await.id, id);
+            client.ack_confirmed(&[&id]).await;
+            let (acked, rest, each) = expected;
+            assert_eq!(counted().await, [json!(acked), unacked(rest), json!(each)]);
+        }
+        // More than are counted: those who are done are known by their number only.
+        let cursor: String = redis.query(&["ZSCORE", &cursors(topic), "bob/web-1"]).await;
+        for part in 0..10 {
+            let members: Vec<String> = (0..1_000).map(|number| format!("user-{part}-{number}/d")).collect();
+            let mut add = vec!["ZADD".to_owned(), cursors(topic)];
+            add.extend(members.into_iter().flat_map(|member| [cursor.clone(), member]));
+            redis.query::<u64>(&add.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        }
+        assert_eq!(counted().await, [Value::Null, Value::Null, json!(10_003)]);
+        redis.query::<u64>(&["ZREM", &cursors(topic), "bob/web-1", "alice/phone", "alice/web-1"]).await;
+        assert_eq!(counted().await, [json!(10_000), unacked(0), json!(10_000)]);
+    }
+}

@@ -52,6 +52,7 @@ async fn one_append_reaches_every_follower_on_every_node() {
     }
     let (status, receipt) = nodes[0].get(&format!("/v1/topics/news/messages/{}", &id["news/".len()..])).await;
     assert_eq!((status, &receipt["followers"], &receipt["devices_acked"]), (200, &json!(6), &json!(6)));
+    assert_eq!((&receipt["followers_acked"], &receipt["followers_unacked"]), (&json!(6), &json!(0)));
 }
 
 // Followers are given what came some at a time.

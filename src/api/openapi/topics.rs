@@ -92,11 +92,16 @@ pub(super) fn schemas(config: &ApiConfig) -> Vec<(&'static str, Value)> {
         (
             "TopicReceipt",
             answer(
-                &["id", "exists", "followers", "devices_acked"],
+                &["id", "exists", "followers", "followers_acked", "followers_unacked", "devices_acked"],
                 json!({
                     "id": reference("TopicId"),
                     "exists": { "type": "boolean", "description": "whether the topic still holds it" },
                     "followers": or_null(count("users who follow the topic; `null` for a broadcast")),
+                    "followers_acked": or_null(count(
+                        "users of whom a device is done with it and with everything before it; `null` if more than \
+                         10,000 devices are",
+                    )),
+                    "followers_unacked": or_null(count("the other `followers`; `null` if one of the two is")),
                     "devices_acked": count(
                         "devices that are done with it and with everything before it, those among them that began to \
                          follow later and are further now",
