@@ -1,6 +1,7 @@
 //! Where a device begins in what its user follows, and in the broadcast topic.
 
-use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, eventually};
+use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis};
+use crate::topic_messages::next_millisecond;
 use crate::topics::{cluster, confirming, follow, publish};
 
 const NEWS: &str = "/v1/topics/news/messages";
@@ -9,13 +10,7 @@ const ALL: &str = "/v1/broadcast";
 /// Appends, and lets the server's clock go on: who begins after this did not begin in the message's millisecond.
 async fn publish_alone(redis: &Redis, node: &Node, path: &str, data: &str) -> String {
     let id = publish(node, path, data).await;
-    let (_, entry) = id.split_once('/').expect("a topic and an id");
-    let ms: u64 = entry.split_once('-').expect("an id").0.parse().expect("a number");
-    eventually("the next millisecond", async || {
-        let (seconds, micros): (u64, u64) = redis.query(&["TIME"]).await;
-        (seconds * 1_000 + micros / 1_000 > ms).then_some(())
-    })
-    .await;
+    next_millisecond(redis, &id).await;
     id
 }
 

@@ -31,7 +31,7 @@ fn ms(id: &str) -> u64 {
 }
 
 /// Lets the server's clock go on, so that what comes now has another millisecond than what came before.
-async fn next_millisecond(redis: &Redis, id: &str) {
+pub(crate) async fn next_millisecond(redis: &Redis, id: &str) {
     eventually("the next millisecond", async || {
         let (seconds, micros): (u64, u64) = redis.query(&["TIME"]).await;
         (seconds * 1_000 + micros / 1_000 > ms(id)).then_some(())
