@@ -96,10 +96,11 @@ model: ## Explore the take-over and ack protocol within larger bounds than `make
 
 SCHEMATHESIS := target/schemathesis
 
-schemathesis: redis ## Play with every call of the HTTP API by its own document (Python; schemathesis comes from PyPI)
+$(SCHEMATHESIS)/bin/schemathesis:
+	python3 -m venv $(SCHEMATHESIS) && $(SCHEMATHESIS)/bin/pip install --quiet schemathesis==4.32.5
+
+schemathesis: redis $(SCHEMATHESIS)/bin/schemathesis ## Play with every call of the HTTP API by its own document (Python; schemathesis comes from PyPI)
 	cargo build --locked
-	@test -x $(SCHEMATHESIS)/bin/schemathesis || { \
-		python3 -m venv $(SCHEMATHESIS) && $(SCHEMATHESIS)/bin/pip install --quiet schemathesis==4.32.5; }
 	@set -e; key=a-key-for-schemathesis-0123456789abcdef; data=$$(mktemp -d); \
 	HOMING_API_KEY=$$key HOMING_JWT_SECRET=a-secret-for-schemathesis-0123456789 "$${CARGO_TARGET_DIR:-target}/debug/homing" \
 		serve --listen 127.0.0.1:18080 --admin-listen 127.0.0.1:18081 --data-dir "$$data" >"$$data/log" 2>&1 & \

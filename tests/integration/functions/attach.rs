@@ -147,7 +147,7 @@ async fn connection_numbers_of_many_digits_are_compared_exactly() {
 async fn a_repeated_attach_is_answered_with_the_existing_generation() {
     let mut library = Library::start().await;
     let request = Attach { instance: "i", seq: 1, ..Attach::new("a", "same") };
-    let first = library.attached(request.clone()).await;
+    let first = library.attached(request).await;
     let again = library.attached(request).await;
     assert_eq!(again.generation, first.generation);
     assert_eq!(again.incarnation, first.incarnation);
