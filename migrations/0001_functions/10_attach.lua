@@ -13,7 +13,7 @@
 --           until now or ""}
 --         {"refused"}                 the token is one of those that are refused
 --         {"dismissed", generation, kind, reason}   somebody else ended this very session
---         {"stale", generation}       a later connection of the same client object is already attached
+--         {"stale", generation}       a later connection of the same client object is already attached; again: of the device
 --         {"superseded", generation}  repair: another session owns the device
 --         {"removed"}                 repair: the device is not known any more
 --         {"too_many"}                the user has devices_max devices and none may be replaced
@@ -52,12 +52,17 @@ local function is_outlived(others, connected)
   return false
 end
 
--- Dismisses other devices until no more are connected than the record of this one, which counts too, allows.
-local function replace_others(devices, request, others, record)
-  for i = 1, #others - record.limit + 1 do
-    local other = others[i]
-    if request.mode ~= 'connect' and not other.dead and digits_less(record.connected, other.connected) then return end
-    dismiss(devices, request.channels, request.user, other.name, other.record, 'replaced', '')
+-- Dismisses other devices until no more are connected than the record of this one, which counts too, allows. Unless its
+-- client connects just now, those that connected later neither count nor go.
+local function replace_others(devices, request, others, record, connects)
+  local earlier = {}
+  for _, other in ipairs(others) do
+    if connects or other.dead or not digits_less(record.connected, other.connected) then
+      earlier[#earlier + 1] = other
+    end
+  end
+  for i = 1, #earlier - record.limit + 1 do
+    dismiss(devices, request.channels, request.user, earlier[i].name, earlier[i].record, 'replaced', '')
   end
 end
 
@@ -83,6 +88,11 @@ local function attach(keys, argv)
   -- As digits: cjson would write a number of more than 14 digits rounded, and lock its client out.
   local seq = whole(request.seq)
   if known and not repeated and record.instance == request.instance and digits_less(seq, record.seq) then
+    return { 'stale', record.generation }
+  end
+  -- With which generation its client connected; the client of another one may have connected since.
+  local connected = request.mode == 'again' and request.generation ~= '0' and request.generation
+  if known and not repeated and connected and record.connected and digits_less(connected, record.connected) then
     return { 'stale', record.generation }
   end
 
@@ -134,9 +144,11 @@ local function attach(keys, argv)
   if not repeated and request.mode ~= 'repair' then
     record.generation = whole(math.max(tonumber(record.generation) + 1, now))
     record.since_ms = math.floor(now / 1000)
-    record.connected = record.generation
-    if request.mode == 'again' and request.generation ~= '0' then record.connected = request.generation end
+    record.connected = connected or record.generation
+    -- What was allowed when the client connected: another token since then dismisses nobody.
+    record.limit = (request.sessions_max or 0) > 0 and request.sessions_max or nil
   end
+  record.connected = record.connected or record.generation
   local group = groups_of(inbox)[device]
   if made or not record.start then record.start = group.last end
   record.owner = request.owner
@@ -147,14 +159,12 @@ local function attach(keys, argv)
   record.epoch = request.primary
   record.last_seen_ms = math.floor(now / 1000)
   record.dismissed, record.struck = nil, nil
-  -- What was allowed when the client connected; another token since then dismisses nobody.
-  if request.mode == 'connect' or not known then
-    record.limit = (request.sessions_max or 0) > 0 and request.sessions_max or nil
-  end
   local others = {}
   if record.limit or request.mode == 'again' then others = others_connected(devices, device) end
   if request.mode == 'again' and is_outlived(others, record.connected) then
     record.owner, record.dismissed = '', { kind = 'replaced', reason = '' }
+    -- Who announced it as online has it in its index, and looks whose it is.
+    if request.presence then record.announcer = record.announcer or request.owner end
     save_device(devices, device, record)
     if previous_owner ~= request.owner then
       tell(request.channels, previous_owner,
@@ -173,7 +183,9 @@ local function attach(keys, argv)
     tell(request.channels, previous_owner,
       { kind = 'superseded', user = request.user, device = device, generation = record.generation })
   end
-  if record.limit then replace_others(devices, request, others, record) end
+  if record.limit then
+    replace_others(devices, request, others, record, request.mode == 'connect' and not repeated)
+  end
   local pending = -1
   if group.lag then pending = group.pending + group.lag end
   return { 'ok', record.generation, known and 0 or 1, incarnation_of(devices), pending, group.last, record.start,

@@ -98,9 +98,9 @@ pub(super) async fn remove_device(api: &ApiState, request: Request) -> Result<Re
     let mut command = Function::Remove.call(&[&keys.name(Key::Inbox(&user)), &keys.name(Key::Devices(&user))]);
     // No generation: whatever session holds the device.
     command.arg(user.as_str()).arg(device.as_str()).arg(keys.control_prefix()).arg("");
-    let removed: u64 = api.store.call(&command).await?;
     let followed = api.store.followed(&user).await?.into_iter().map(|(topic, _)| topic).collect();
-    api.store.drop_cursors(&user, &[device], followed).await?;
+    api.store.drop_cursors(&user, std::slice::from_ref(&device), followed).await?;
+    let removed: u64 = api.store.call(&command).await?;
     answer::encoded(StatusCode::OK, &DeviceRemoved { removed: removed == 1 })
 }
 

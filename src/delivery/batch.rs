@@ -18,13 +18,15 @@ use super::shard::Shard;
 use crate::store::functions::LIBRARY;
 use crate::store::replies::{self, Value};
 use crate::store::resp::{Commands, Replies};
-use crate::store::{Rider, StoreError, Wire, topics};
+use crate::store::{Function, Key, KeySpace, Rider, StoreError, Wire, topics};
 
 /// Bytes that the reads of one pipeline may return, as far as can be foreseen.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Commands of sessions in one pipeline, about: Redis takes some milliseconds for them. A thousand users who log in at
 /// once, with a hundred topics each, have two hundred times as many as sessions, and nobody else should wait for all.
 const COMMANDS_MAX: usize = 4_096;
+/// Redis's commands for one load of a cursor.
+const LOAD_COMMANDS: usize = 2;
 /// Trims in one pipeline at most: each costs Redis some microseconds in one go.
 const TRIMS_MAX: usize = 64;
 
@@ -50,8 +52,9 @@ pub(super) enum Order {
     Feed(Wish),
     /// Bring lists of followers up to date.
     Reindex { user: Name, change: Box<FollowChange> },
-    /// Forget where a device stood that is gone.
-    DropCursors { user: Name, device: Name, topics: Vec<Topic> },
+    /// Forget where a device stood that is gone, but no cursor beyond that time, Unix ms: a new device of its name may
+    /// have come that far.
+    DropCursors { user: Name, device: Name, topics: Vec<(Topic, u64)> },
     /// Announce who is online.
     Presence(Box<Step>),
 }
@@ -165,7 +168,8 @@ impl Shard {
         self.gather_refused();
         items.reserve(self.queue.begin());
         while read_bytes <= READ_BYTES_MAX {
-            let Some(key) = self.queue.next(pipeline.len() + self.reads.inboxes() >= COMMANDS_MAX) else { break };
+            let count = pipeline.len() + self.reads.inboxes() + LOAD_COMMANDS * self.cursor_loads.len();
+            let Some(key) = self.queue.next(count >= COMMANDS_MAX) else { break };
             let Some(held) = self.sessions.get_mut(key) else { continue };
             held.queued = false;
             held.session.poll_commands(now, held.outlet.is_blocked(), &mut self.commands);
@@ -231,7 +235,11 @@ impl Shard {
                 Order::Feed(wish) => Self::encode_wish(keys, pipeline, wish),
                 Order::Reindex { user, change } => topics::reindex(pipeline, keys, user, change),
                 Order::DropCursors { user, device, topics } => {
-                    topics::drop_cursors(pipeline, keys, user, device, topics);
+                    let member = KeySpace::cursor_member(user, device);
+                    for (topic, up_to_ms) in topics {
+                        let mut forget = Function::ForgetCursors.call(&[&keys.name(Key::Cursors(topic))]);
+                        pipeline.add(forget.arg(up_to_ms + 1).arg(&member));
+                    }
                 }
                 Order::Presence(step) => step.encode(pipeline, keys, &self.identity, &self.limits),
                 Order::Tell { owner, message } => {

@@ -248,7 +248,8 @@ pub(crate) fn decode<'a>(
             });
             Reply::PendingRead(entries.collect())
         }
-        Command::AckGap { .. } | Command::Touch { .. } | Command::Forget { .. } | Command::Release { .. } => {
+        Command::Forget { .. } => Reply::Forgotten(replies::integer(next(&mut values))? == 1),
+        Command::AckGap { .. } | Command::Touch { .. } | Command::Release { .. } => {
             replies::check(next(&mut values))?;
             Reply::Done
         }

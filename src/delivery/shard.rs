@@ -278,9 +278,11 @@ impl Shard {
     }
 
     fn forget(&mut self, key: SessionKey) {
+        let now_ms = self.now().unix_ms;
         if let Some(held) = self.sessions.get_mut(key).filter(|held| held.session.is_forgotten()) {
             let (user, device) = (held.session.user().clone(), held.session.device().clone());
-            let topics = held.session.topics().cloned().collect();
+            let cursors = held.session.cursors();
+            let topics = cursors.map(|(topic, up_to_ms)| (topic.clone(), up_to_ms.unwrap_or(now_ms))).collect();
             self.orders.push(Order::DropCursors { user, device, topics });
         }
         self.unregister_topics(key);

@@ -96,14 +96,18 @@ impl Store {
         replies.await?.reader().try_for_each(|reply| replies::check(reply).map(drop))
     }
 
-    /// Forgets where devices stood that are known no more, in these topics and the broadcast one.
+    /// Forgets where devices stand that are about to be deleted, in these topics and the broadcast one. Before they are:
+    /// after that, there may be others of their names.
     ///
     /// # Errors
     /// [`StoreError`]
     pub async fn drop_cursors(&self, user: &Name, devices: &[Name], followed: Vec<Name>) -> Result<(), StoreError> {
         let topics: Vec<Topic> = followed.into_iter().map(Topic::Named).chain([Topic::Broadcast]).collect();
         let replies = self.shared().send(|commands: &mut Commands| {
-            devices.iter().for_each(|device| topics::drop_cursors(commands, self.keys(), user, device, &topics));
+            for (topic, device) in topics.iter().flat_map(|topic| devices.iter().map(move |device| (topic, device))) {
+                let member = KeySpace::cursor_member(user, device);
+                commands.command(3).arg("ZREM").arg(self.keys().name(Key::Cursors(topic))).arg(member);
+            }
         });
         replies.await?.reader().try_for_each(|reply| replies::check(reply).map(drop))
     }
@@ -154,18 +158,17 @@ impl Store {
 
     /// The users of the first so many devices that are done with a message.
     async fn users_acked(&self, topic: &Topic, id: EntryId, devices: u64) -> Result<u64, StoreError> {
-        let mut users = HashSet::new();
-        for offset in (0..devices).step_by(COUNTED_AT_ONCE as usize) {
-            let mut page = redis::cmd("ZRANGEBYSCORE");
-            page.arg(self.keys().name(Key::Cursors(topic))).arg(cursor_score(id)).arg("+inf");
-            page.arg("LIMIT").arg(offset).arg(COUNTED_AT_ONCE);
-            let members: Vec<Vec<u8>> = self.query(&page).await?;
-            users.extend(members.into_iter().map(|mut member| {
-                member.truncate(member.iter().position(|byte| *byte == b'/').unwrap_or(member.len()));
-                member
-            }));
+        if devices == 0 {
+            return Ok(0);
         }
-        Ok(users.len() as u64)
+        let mut pages = redis::pipe();
+        for offset in (0..devices).step_by(COUNTED_AT_ONCE as usize) {
+            pages.cmd("ZRANGEBYSCORE").arg(self.keys().name(Key::Cursors(topic))).arg(cursor_score(id)).arg("+inf");
+            pages.arg("LIMIT").arg(offset).arg(COUNTED_AT_ONCE);
+        }
+        let pages: Vec<Vec<Vec<u8>>> = self.rare().await?.pipeline(&pages).await?;
+        let user = |member: &Vec<u8>| member.split(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+        Ok(pages.iter().flatten().map(user).collect::<HashSet<_>>().len() as u64)
     }
 
     /// Whether the devices of these users are done with a topic's message.

@@ -96,20 +96,6 @@ pub fn reindex(commands: &mut Commands, keys: &KeySpace, user: &Name, change: &F
     }
 }
 
-/// Forgets where a device stood in some topics, since it is known no more.
-pub fn drop_cursors<'a>(
-    commands: &mut Commands,
-    keys: &KeySpace,
-    user: &Name,
-    device: &Name,
-    topics: impl IntoIterator<Item = &'a Topic>,
-) {
-    let member = KeySpace::cursor_member(user, device);
-    for topic in topics {
-        commands.command(3).arg("ZREM").arg(keys.name(Key::Cursors(topic))).arg(&member);
-    }
-}
-
 /// What of a device's record concerns topics.
 #[derive(Deserialize)]
 struct Record {

@@ -18,8 +18,8 @@ impl Session {
                 self.handle_attached(now, &request, *outcome, actions)
             }
             (Command::Release { .. }, Reply::Done) => self.phase = Phase::Done,
-            (Command::Forget { .. }, Reply::Done) => {
-                self.forgotten = true;
+            (Command::Forget { .. }, Reply::Forgotten(was_known)) => {
+                self.forgotten = was_known;
                 self.close(CloseCode::Normal, actions);
             }
             (Command::Touch { .. } | Command::Announce { .. }, Reply::Done) => {}

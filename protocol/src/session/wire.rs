@@ -262,6 +262,8 @@ pub enum Reply<B> {
     Attached(Box<Result<Attachment, AttachRefusal>>),
     /// To `SetAside`: the open gap, if any.
     SetAside(Option<Gap>),
+    /// To `Forget`: whether the device was known with that generation.
+    Forgotten(bool),
     /// To `Ack`.
     Acked {
         /// How many of `own` were removed.

@@ -214,12 +214,12 @@ impl Redis {
                 Reply::Done
             }
             Command::Forget { generation } => {
-                if self.devices.get(device).is_some_and(|record| record.generation == *generation)
-                    || self.has(Fault::ForgetAnyGeneration)
-                {
+                let is_it = self.devices.get(device).is_some_and(|record| record.generation == *generation)
+                    || self.has(Fault::ForgetAnyGeneration);
+                if is_it {
                     self.remove_device(device);
                 }
-                Reply::Done
+                Reply::Forgotten(is_it)
             }
             Command::Release { generation, ended } => {
                 self.release(caller, *generation, *ended);

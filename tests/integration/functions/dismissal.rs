@@ -142,6 +142,66 @@ async fn an_older_session_that_attaches_again_dismisses_none_that_was_allowed_be
     assert_eq!(library.record("phone").await["owner"], "n1:r.0");
 }
 
+// None of these connects: what another one was allowed when it did is settled.
+#[tokio::test]
+async fn a_session_that_attaches_again_or_repeats_its_attach_counts_those_only_that_were_there_before_it() {
+    let mut library = Library::start().await;
+    let sessions = [
+        limited("first", "n1", "n1:r.0", 0),
+        limited("second", "n2", "n2:r.0", 2),
+        limited("third", "n3", "n3:r.0", 0),
+    ];
+    let mut connected = Vec::new();
+    for session in sessions {
+        connected.push(library.attach(session).await);
+    }
+    assert!(matches!(library.attach(sessions[1]).await, Attached::Granted(_)), "its reply was lost");
+    for (session, before) in sessions.into_iter().zip(&connected) {
+        assert!(matches!(library.attach(again(before, session)).await, Attached::Granted(_)));
+        let Attached::Granted(grant) = before else { panic!("{before:?}") };
+        let repair = Attach { mode: "repair", generation: &grant.generation, ..session };
+        assert!(matches!(library.attach(repair).await, Attached::Granted(_)));
+    }
+    for session in sessions {
+        let record = library.record(session.device).await;
+        assert_eq!((&record["owner"], &record["dismissed"]), (&json!(session.owner), &Value::Null), "{session:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_connection_of_a_device_that_attaches_again_does_not_take_over_from_the_newer_one() {
+    for lost in [false, true] {
+        let mut library = Library::start().await;
+        let (old, new) = (limited("phone", "n1", "n1:r.0", 0), limited("phone", "n2", "n2:r.0", 0));
+        let older = library.attach(old).await;
+        let newer = library.attach(new).await;
+        if lost {
+            library.query::<()>(&["FLUSHALL"]).await;
+        }
+        assert!(matches!(library.attach(again(&newer, new)).await, Attached::Granted(_)));
+        assert!(matches!(library.attach(again(&older, old)).await, Attached::Stale(_)), "lost: {lost}");
+        assert_eq!(library.record("phone").await["owner"], "n2:r.0");
+    }
+}
+
+// As an older version writes it.
+#[tokio::test]
+async fn a_record_that_does_not_say_when_its_client_connected_is_as_old_as_its_generation() {
+    let mut library = Library::start().await;
+    let phone = limited("phone", "n1", "n1:r.0", 0);
+    let first = library.attach(phone).await;
+    library.attached(limited("web", "n2", "n2:r.0", 1)).await;
+    for device in ["phone", "web"] {
+        let mut record = library.record(device).await;
+        let fields = record.as_object_mut().expect("an object");
+        ["connected", "dismissed"].iter().for_each(|field| drop(fields.remove(*field)));
+        let devices = library.devices.clone();
+        library.query::<()>(&["HSET", &devices, device, &record.to_string()]).await;
+    }
+    let replaced = Attached::Dismissed("replaced".to_owned(), String::new());
+    assert_eq!(library.attach(again(&first, phone)).await, replaced);
+}
+
 // Redis may have lost the word of it, or everything: both believe that they are connected.
 #[tokio::test]
 async fn of_two_that_attach_again_where_one_is_allowed_the_newer_stays_in_whatever_order_they_come() {

@@ -1,7 +1,7 @@
 //! Cursors: where they begin, how acks move them, and when they are written.
 
-use super::super::Session;
 use super::super::wire::{Action, Command, Now};
+use super::super::{Forget, Session};
 use super::{Begin, Followed, Knowledge};
 use crate::frame::server::AckedId;
 use crate::frame::{GapReason, ServerFrame};
@@ -37,7 +37,7 @@ fn begin_in(followed: &Followed, begin: Option<Begin>) -> EntryId {
 impl Session {
     pub(super) fn poll_cursors(&mut self, now: Now, commands: &mut Vec<Command>) {
         let (is_ended, confirm) = (self.is_ended(), self.options.confirm && self.is_live());
-        if is_ended && self.forgotten {
+        if is_ended && (self.forgotten || self.forget != Forget::No) {
             return;
         }
         let Some(topics) = &mut self.topics else { return };

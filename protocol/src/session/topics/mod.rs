@@ -262,6 +262,13 @@ impl Session {
         self.topics.iter().flat_map(|topics| topics.followed.iter()).map(|followed| &followed.topic)
     }
 
+    /// Where the cursors in them stand, Unix ms; `None` where that is not known.
+    pub fn cursors(&self) -> impl Iterator<Item = (&Topic, Option<u64>)> {
+        let known = |followed: &Followed| (followed.knowledge == Knowledge::Known).then_some(followed.cursor.ms);
+        let followed = self.topics.iter().flat_map(|topics| topics.followed.iter());
+        followed.map(move |followed| (&followed.topic, known(followed)))
+    }
+
     /// Messages that the inbox may have in flight now.
     pub(super) fn inbox_window(&self) -> usize {
         let window = usize::from(self.options.window);

@@ -50,6 +50,10 @@ impl Redis {
         {
             return Err(AttachRefusal::Stale);
         }
+        let connected = Some(request.generation).filter(|since| request.mode == AttachMode::Again && *since > 0);
+        if known && !repeated && connected.is_some_and(|connected| connected < record.connected) {
+            return Err(AttachRefusal::Stale);
+        }
         if !known && self.devices.len() >= self.devices_max {
             return Err(AttachRefusal::TooMany);
         }
@@ -95,10 +99,7 @@ impl Redis {
         (record.dismissed, record.struck) = (None, String::new());
         if raises {
             record.generation = (record.generation + 1).max(self.unix_ms * 1_000);
-            let named = request.mode == AttachMode::Again && request.generation > 0;
-            record.connected = if named { request.generation } else { record.generation };
-        }
-        if request.mode == AttachMode::Connect || !known {
+            record.connected = connected.unwrap_or(record.generation);
             record.limit = request.sessions.unwrap_or(self.sessions_per_user);
         }
         if made || record.start.is_none() {
@@ -139,7 +140,8 @@ impl Redis {
         if is_outlived {
             return Err(AttachRefusal::Dismissed(Dismissal::Replaced));
         }
-        self.replace_others(request.mode, limit, others, connected);
+        let connects = request.mode == AttachMode::Connect && !repeated;
+        self.replace_others(connects, limit, others, connected);
         Ok(attachment)
     }
 
@@ -158,13 +160,12 @@ impl Redis {
         held
     }
 
-    /// Ends the sessions of other devices that are one too many, but none that connected later.
-    fn replace_others(&mut self, mode: AttachMode, limit: u32, others: Vec<Other>, connected: u64) {
+    /// Ends the sessions of other devices that are one too many. Unless the client connects just now, those that
+    /// connected later neither count nor end.
+    fn replace_others(&mut self, connects: bool, limit: u32, mut others: Vec<Other>, connected: u64) {
+        others.retain(|(alive, since, ..)| connects || !*alive || *since <= connected);
         let excess = if limit == 0 { 0 } else { (others.len() + 1).saturating_sub(limit as usize) };
-        for (alive, since, name, _) in others.into_iter().take(excess) {
-            if mode != AttachMode::Connect && alive && since > connected {
-                return;
-            }
+        for (_, _, name, _) in others.into_iter().take(excess) {
             self.dismiss(&name, Dismissal::Replaced);
         }
     }

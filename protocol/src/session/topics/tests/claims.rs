@@ -254,6 +254,28 @@ fn what_was_acked_behind_a_message_that_expires_is_written_and_confirmed() {
     assert_eq!(world.cursors[&topics()[1]], world.last);
 }
 
+// Another connection of the device may have taken over: what stands in Redis is its.
+#[test]
+fn a_forget_of_a_device_that_is_another_connections_by_now_forgets_nothing() {
+    for was_known in [true, false] {
+        let mut world = World::new(false);
+        world.connect(0, 4, true);
+        world.settle();
+        let frame = Incoming::parse(r#"{"type":"forget"}"#);
+        world.with(|session, now, actions| session.handle_frame(now, frame, actions), None);
+        world.send();
+        world.execute();
+        let flight = &mut world.connection.as_mut().expect("it is connected").flight;
+        let forget = flight.iter_mut().find(|(command, _)| matches!(command, Command::Forget { .. }));
+        forget.expect("it forgets").1 = Some(Reply::Forgotten(was_known));
+        world.reply(false);
+        let session = &world.connection.as_ref().expect("it was connected").session;
+        assert_eq!((session.is_ended(), session.is_forgotten()), (true, was_known));
+        let cursors: Vec<_> = session.cursors().map(|(topic, up_to_ms)| (topic.clone(), up_to_ms)).collect();
+        assert_eq!(cursors, topics().map(|topic| (topic, Some(BEGIN_MS - 1))));
+    }
+}
+
 // It would bring back what was to be forgotten.
 #[test]
 fn a_session_whose_device_was_removed_writes_no_cursor() {
