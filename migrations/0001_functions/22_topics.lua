@@ -61,12 +61,12 @@ redis.register_function {
   function_name = 'homing_1_write_cursors', callback = write_cursors, flags = { 'allow-oom' }
 }
 
--- homing_1_forget_cursors: forgets where devices stand in a topic that their user follows no more.
+-- homing_1_forget_cursors: forgets where devices stand in a topic that their user follows no more, or that are gone.
 --   KEYS  1 cursors
---   ARGV  1 when that was, Unix ms  2.. <user>/<device>
+--   ARGV  1 when that was, or how far they had come, Unix ms  2.. <user>/<device>
 --   reply how many were forgotten
--- A function because the caller may be late, and the user may follow the topic again by now: a cursor that was written
--- since says what was acked since, and must stay.
+-- A function because the caller may be late, and the user may follow the topic again by now, or a device of that name be
+-- back: a cursor that was written since says what was acked since, and must stay.
 local function forget_cursors(keys, argv)
   local before, forgotten = tonumber(argv[1]) * 1024, 0
   for i = 2, #argv do
