@@ -255,8 +255,9 @@ impl Shard {
         self.apply_actions(key, now);
         let Some(held) = self.sessions.get_mut(key) else { return };
         let is_done = held.session.is_done();
-        let acks = if is_done { 0 } else { held.session.acks_waiting() };
-        self.acks_waiting = (self.acks_waiting + acks).saturating_sub(std::mem::replace(&mut held.acks_counted, acks));
+        let acks = if is_done { 0 } else { held.session.acks_waiting() as u32 };
+        let before = std::mem::replace(&mut held.acks_counted, acks);
+        self.acks_waiting = (self.acks_waiting + acks as usize).saturating_sub(before as usize);
         if is_done {
             self.forget(key);
             return;
