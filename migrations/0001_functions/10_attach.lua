@@ -161,19 +161,12 @@ local function attach(keys, argv)
   record.dismissed, record.struck = nil, nil
   local others = {}
   if record.limit or request.mode == 'again' then others = others_connected(devices, device) end
+  local announcer = ''
   if request.mode == 'again' and is_outlived(others, record.connected) then
     record.owner, record.dismissed = '', { kind = 'replaced', reason = '' }
     -- Who announced it as online has it in its index, and looks whose it is.
     if request.presence then record.announcer = record.announcer or request.owner end
-    save_device(devices, device, record)
-    if previous_owner ~= request.owner then
-      tell(request.channels, previous_owner,
-        { kind = 'superseded', user = request.user, device = device, generation = record.generation })
-    end
-    return { 'dismissed', record.generation, record.dismissed.kind, record.dismissed.reason }
-  end
-  local announcer = ''
-  if request.presence then
+  elseif request.presence then
     if record.announced then announcer = record.announcer else record.announced = record.generation end
     record.announcer = request.owner
   end
@@ -182,6 +175,9 @@ local function attach(keys, argv)
   if previous_owner ~= request.owner then
     tell(request.channels, previous_owner,
       { kind = 'superseded', user = request.user, device = device, generation = record.generation })
+  end
+  if record.dismissed then
+    return { 'dismissed', record.generation, record.dismissed.kind, record.dismissed.reason }
   end
   if record.limit then
     replace_others(devices, request, others, record, request.mode == 'connect' and not repeated)

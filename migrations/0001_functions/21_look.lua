@@ -20,19 +20,13 @@ local function look(keys, argv)
     -- It went and came back: whoever saw it come announced it, and nobody that it had gone.
     return { 'gone', period, record.node, now }
   end
-  if record.announcer ~= announcer then
-    if silent_ms > 0 and record.owner == announcer then
-      -- It attached while nobody announced presence.
-      record.struck, record.owner, record.last_seen_ms = record.owner, '', now - silent_ms
-      save_device(devices, device, record)
-    end
-    return { 'moved' }
-  end
-  if record.owner ~= '' then
-    if silent_ms == 0 or record.owner ~= announcer then return { 'here' } end
+  -- Also if it announced nothing: presence may have been off when the device attached.
+  if silent_ms > 0 and record.owner == announcer then
     record.struck, record.owner, record.last_seen_ms = record.owner, '', now - silent_ms
     save_device(devices, device, record)
   end
+  if record.announcer ~= announcer then return { 'moved' } end
+  if record.owner ~= '' then return { 'here' } end
   local left_ms = record.last_seen_ms + grace_ms - now
   if left_ms > 0 then return { 'wait', left_ms } end
   if record.announced then

@@ -238,7 +238,7 @@ impl Shard {
                     let member = KeySpace::cursor_member(user, device);
                     for (topic, up_to_ms) in topics {
                         let mut forget = Function::ForgetCursors.call(&[&keys.name(Key::Cursors(topic))]);
-                        pipeline.add(forget.arg(up_to_ms + 1).arg(&member));
+                        pipeline.add(forget.arg(up_to_ms.saturating_add(1)).arg(&member));
                     }
                 }
                 Order::Presence(step) => step.encode(pipeline, keys, &self.identity, &self.limits),

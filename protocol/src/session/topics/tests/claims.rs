@@ -86,8 +86,8 @@ fn an_ack_is_not_confirmed_once_another_connection_has_taken_over() {
     assert_eq!(world.cursors[&topics()[1]], world.last, "what was acked is done with all the same");
 }
 
-#[test]
-fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more() {
+/// A session with two messages, of which the second one is acked, and their ids.
+fn second_acked() -> (World, Vec<String>) {
     let mut world = World::new(false);
     world.connect(0, 4, true);
     world.settle();
@@ -98,6 +98,12 @@ fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more(
     world.ack(1);
     world.settle();
     assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
+    (world, ids)
+}
+
+#[test]
+fn acks_that_wait_for_a_cursor_are_confirmed_when_the_topic_is_followed_no_more() {
+    let (mut world, ids) = second_acked();
     let none: Answer = Reply::FollowsLoaded(Box::new(Follows { begin: Some(BEGIN), ..Follows::default() }));
     world.with(
         |session, now, actions| session.handle_reply(now, Command::LoadFollows { begin: true }, none, actions),
@@ -228,16 +234,7 @@ fn an_ack_of_what_lies_before_the_devices_begin_is_not_confirmed() {
 
 #[test]
 fn what_was_acked_behind_a_message_that_expires_is_written_and_confirmed() {
-    let mut world = World::new(false);
-    world.connect(0, 4, true);
-    world.settle();
-    world.publish(false);
-    world.publish(false);
-    world.feed(0);
-    let ids = world.connection.as_ref().expect("it is connected").unacked.clone();
-    world.ack(1);
-    world.settle();
-    assert_eq!(world.confirmed, BTreeSet::new(), "one before it is not acked");
+    let (mut world, ids) = second_acked();
     world.pass(31_000);
     world.send();
     world.execute();
