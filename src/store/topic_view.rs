@@ -141,13 +141,16 @@ impl Store {
     /// [`StoreError`]
     pub async fn topic_receipt(&self, topic: &Topic, id: EntryId) -> Result<TopicReceipt, StoreError> {
         let keys = self.keys();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("XRANGE").arg(keys.name(Key::Log(topic))).arg(id.to_string()).arg(id.to_string());
-        pipeline.cmd("SCARD").arg(keys.name(Key::Followers(topic)));
-        pipeline.cmd("ZCOUNT").arg(keys.name(Key::Cursors(topic))).arg(cursor_score(id)).arg("+inf");
-        let (entries, followers, devices_acked): (redis::Value, u64, u64) =
-            self.rare().await?.pipeline(&pipeline).await?;
-        let exists = !replies::entries(Value::from(&entries))?.is_empty();
+        let replies = self.shared().send(|commands: &mut Commands| {
+            commands.command(4).arg("XRANGE").arg(keys.name(Key::Log(topic))).id(id).id(id);
+            commands.command(2).arg("SCARD").arg(keys.name(Key::Followers(topic)));
+            commands.command(4).arg("ZCOUNT").arg(keys.name(Key::Cursors(topic))).number(cursor_score(id)).arg("+inf");
+        });
+        let replies = replies.await?;
+        let mut values = replies.reader();
+        let mut next = || values.next().unwrap_or(Value::Nil);
+        let exists = !replies::entries(next())?.is_empty();
+        let [followers, devices_acked] = [replies::integer(next())?, replies::integer(next())?].map(i64::unsigned_abs);
         let followers = (*topic != Topic::Broadcast).then_some(followers);
         let users_acked = match devices_acked {
             0..=USERS_COUNTED_MAX => Some(self.users_acked(topic, id, devices_acked).await?),

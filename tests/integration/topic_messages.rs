@@ -266,3 +266,11 @@ async fn followers_who_acked_and_who_did_not_are_counted() {
         assert_eq!(counted().await, [json!(10_000), unacked(0), json!(10_000)]);
     }
 }
+
+#[tokio::test]
+async fn cursors_of_another_type_are_told_to_who_asks_for_counts() {
+    let (redis, node) = one_node().await;
+    redis.query::<()>(&["SET", &cursors("odd"), "not what it should be"]).await;
+    let (status, problem) = node.get("/v1/topics/odd/messages/1-0").await;
+    assert_eq!((status, &problem["code"]), (409, &json!("inbox_unusable")), "{problem}");
+}
