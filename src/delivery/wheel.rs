@@ -18,6 +18,10 @@ const SLOTS: usize = 1_024;
 const FAR_TICKS: u64 = 80;
 /// Ticks of which one takes all deadlines that were far.
 const TOGETHER_TICKS: u64 = 5;
+/// Ticks until what was due already is looked at again. Time alone does not help it: it waits for a pipeline or for a
+/// client, and whoever brings that looks after it. Behind a Redis that does not keep up, a shard with thousands of such
+/// sessions would otherwise do little but look at all of them with each tick.
+const OVERDUE_TICKS: u64 = 20;
 
 impl<T> Wheel<T> {
     pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
@@ -31,7 +35,7 @@ impl<T> Wheel<T> {
         if tick >= self.tick + FAR_TICKS {
             tick = tick.next_multiple_of(TOGETHER_TICKS);
         }
-        let tick = tick.clamp(self.tick + 1, last);
+        let tick = if tick > self.tick { tick.min(last) } else { self.tick + OVERDUE_TICKS };
         self.slots[(tick % SLOTS as u64) as usize].push(item);
         tick * self.tick_ms
     }
@@ -54,14 +58,30 @@ mod tests {
         let mut wheel = Wheel::new(50, 1_000);
         let mut due = Vec::new();
         wheel.insert("soon", 1_001);
-        wheel.insert("past", 3);
         assert!(wheel.insert("far", 10_000_000) < 60_000);
         wheel.advance(1_049, &mut due);
         assert!(due.is_empty());
         wheel.advance(1_050, &mut due);
-        assert_eq!(due, ["soon", "past"]);
+        assert_eq!(due, ["soon"]);
         wheel.advance(60_000, &mut due);
-        assert_eq!(due, ["soon", "past", "far"]);
+        assert_eq!(due, ["soon", "far"]);
+    }
+
+    // As a session does whose sweep is due and has no room in a pipeline: it is scheduled again whenever it comes out.
+    #[test]
+    fn what_is_overdue_comes_out_once_a_second_and_not_with_every_tick() {
+        let mut wheel = Wheel::new(50, 1_000);
+        let mut looks = 0;
+        wheel.insert("overdue", 1_000);
+        for now_ms in (1_000..=11_000).step_by(50) {
+            let mut due = Vec::new();
+            wheel.advance(now_ms, &mut due);
+            for item in due {
+                looks += 1;
+                wheel.insert(item, 1_000);
+            }
+        }
+        assert_eq!(looks, 10);
     }
 
     #[test]
