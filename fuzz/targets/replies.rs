@@ -156,6 +156,7 @@ fn odd_command(cursor: &mut Cursor<'_>) -> Command {
         5 => Command::Forget { generation: 7 },
         _ => Command::Ack(Box::new(AckBatch {
             own: ids(cursor),
+            own_bytes: 128,
             foreign: ids(cursor),
             confirmations: vec![Confirmation { reference: Some(Box::from("r")), ids: ids(cursor) }],
         })),

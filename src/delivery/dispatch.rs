@@ -291,10 +291,9 @@ impl Shard {
                 }
             }
             Action::Acknowledged { after_ms } => self.observer.delivery_to_ack.record(after_ms as f64 / 1_000.0),
-            Action::Acked { count } => {
+            Action::Acked { count, bytes } => {
                 self.observer.acked.increment(u64::from(count));
                 if count > 0 {
-                    let bytes = held.session.entry_bytes().saturating_mul(count as usize);
                     self.trims.note(held.session.user(), count, bytes, now.mono_ms);
                 }
             }

@@ -39,7 +39,8 @@ async fn a_raw_append_reaches_its_client_and_the_ack_empties_the_inbox() {
 async fn large_messages_are_removed_soon_after_their_ack_and_small_ones_may_wait() {
     let (redis, node) = redis_and_node_with(NodeOptions::default().set("trim_delay", "10m")).await;
     let mut client = Client::connect(&node, "alice", "web-1", confirming()).await;
-    for (data, left) in [("x".to_owned(), 1), ("x".repeat(40_000), 2), ("x".repeat(40_000), 0)] {
+    let small = (1..=12).map(|left| ("x".to_owned(), left));
+    for (data, left) in small.chain([("x".repeat(40_000), 13), ("x".repeat(40_000), 0)]) {
         redis.publish("alice", &data).await;
         let message = client.next_message().await;
         client.ack_confirmed(&[&message.id]).await;

@@ -83,6 +83,7 @@ impl Session {
                     actions.push(Action::Acknowledged { after_ms: now.mono_ms.saturating_sub(delivered.sent_ms) });
                     self.end_receipt(id, Some(ReceiptEvent::Acked));
                     buffer.batch.own.push(id);
+                    buffer.batch.own_bytes += delivered.bytes as usize;
                 }
                 None if self.options.only_own_acks => continue,
                 None => buffer.batch.foreign.push(id),
@@ -127,6 +128,7 @@ impl Session {
     pub(super) fn restore_acks(&mut self, mut batch: AckBatch) {
         let buffer = self.acks.get_or_insert_default();
         batch.own.append(&mut buffer.batch.own);
+        batch.own_bytes += buffer.batch.own_bytes;
         batch.foreign.append(&mut buffer.batch.foreign);
         batch.confirmations.append(&mut buffer.batch.confirmations);
         buffer.batch = batch;

@@ -26,7 +26,7 @@ impl Session {
             (Command::Record { receipts }, Reply::Recorded(fresh)) => self.handle_recorded(receipts, &fresh),
             (Command::Ack(batch), Reply::Acked { own, removed, withheld, generation }) => {
                 let count = own + removed.iter().filter(|removed| **removed).count() as u32;
-                actions.push(Action::Acked { count });
+                actions.push(Action::Acked { count, bytes: batch.own_bytes });
                 self.handle_acked(&batch, &removed, withheld, generation, actions);
             }
             (Command::AckGap { id, reference }, Reply::Done) => {

@@ -228,6 +228,8 @@ impl Command {
 pub struct AckBatch {
     /// Ids that this session delivered: one `XACK` for all.
     pub own: Vec<EntryId>,
+    /// What these were charged, in bytes.
+    pub own_bytes: usize,
     /// Ids of unknown standing: acknowledged one by one, unless their messages ask for receipts, which must be written
     /// first.
     pub foreign: Vec<EntryId>,
@@ -431,6 +433,8 @@ pub enum Action {
     Acked {
         /// How many.
         count: u32,
+        /// What those that this session delivered were charged, in bytes.
+        bytes: usize,
     },
     /// For metrics: a topic's message was acknowledged.
     TopicAcked,

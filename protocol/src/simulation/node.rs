@@ -193,7 +193,7 @@ impl Node {
                 }
                 world.connections[held.connection].wire.push_back(Out::Close(code));
             }
-            Action::Acked { count } if count > 0 => self.orders.push(Item::Trim),
+            Action::Acked { count, .. } if count > 0 => self.orders.push(Item::Trim),
             Action::SuspectEpoch => self.lose_link(),
             Action::SendBatch => {
                 let text = self.shared_frame.clone().expect("a batch is being handed out");

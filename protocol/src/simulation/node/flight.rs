@@ -56,7 +56,8 @@ impl Item {
 /// A planted bug: takes the confirmations out of an ack that is about to be sent.
 pub(super) fn confirm_early(command: &mut Command) -> Option<AckBatch> {
     let Command::Ack(batch) = command else { return None };
-    let copy = AckBatch { own: Vec::new(), foreign: batch.foreign.clone(), confirmations: batch.confirmations.clone() };
+    let (foreign, confirmations) = (batch.foreign.clone(), batch.confirmations.clone());
+    let copy = AckBatch { foreign, confirmations, ..AckBatch::default() };
     batch.confirmations.clear();
     Some(copy)
 }
