@@ -17,7 +17,7 @@ pub struct Limits {
     pub ack_timeout_max: Duration,
     /// Longest that an ack waits to be sent to Redis together with others.
     pub ack_flush: Duration,
-    /// Longest that an acknowledged message waits for its trim.
+    /// How long an acknowledged message waits for the trim of its inbox; longer where many are due.
     pub trim_delay: Duration,
     /// Acks of one inbox after which it is trimmed at once.
     pub trim_acks: u32,

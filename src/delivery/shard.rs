@@ -317,7 +317,7 @@ impl Shard {
             held.session.handle_timeout(now, &mut self.actions);
             self.attend(key, now);
         }
-        self.trims_due = self.trims.is_due(now.mono_ms);
+        self.trims_due = self.trims.grant(now.mono_ms);
         self.tick_deferred(now);
         self.tick_link(now);
         self.tick_riders();

@@ -1,4 +1,8 @@
 //! Which inboxes are to be trimmed, and when: acks and deleting are separate.
+//!
+//! Messages often come to many users at once, and their acks with them. If all those inboxes were trimmed at once, too,
+//! when the delay is over, Redis would have a second peak, higher than the first. So they leave at the pace at which they
+//! would be due if they had come evenly: in the time of one delay, as many as wait.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,6 +21,9 @@ pub(super) struct Trims {
     /// In the order of their first ack since the last trim; one entry for each in `waiting`.
     due: VecDeque<(u64, Name)>,
     now: Vec<Name>,
+    /// Of those whose delay is over, how many may leave before the next grant.
+    granted: usize,
+    granted_ms: u64,
 }
 
 /// What was acknowledged since the last trim.
@@ -35,10 +42,18 @@ impl Acked {
 
 impl Trims {
     pub(super) fn new(delay_ms: u64, acks_max: u32) -> Self {
-        Self { delay_ms, acks_max, waiting: HashMap::new(), due: VecDeque::new(), now: Vec::new() }
+        Self {
+            delay_ms,
+            acks_max,
+            waiting: HashMap::new(),
+            due: VecDeque::new(),
+            now: Vec::new(),
+            granted: 0,
+            granted_ms: 0,
+        }
     }
 
-    /// Notes acknowledged messages, and about how large they were together.
+    /// Notes acknowledged messages, and what they were charged together, in bytes.
     pub(super) fn note(&mut self, user: &Name, count: u32, bytes: usize, now_ms: u64) {
         let acked = match self.waiting.get_mut(user) {
             Some(acked) => acked,
@@ -55,8 +70,11 @@ impl Trims {
         }
     }
 
-    /// Whether [`Trims::take`] would give anything.
-    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+    /// Grants those whose delay is over the share of the time since the last grant; answers whether [`Trims::take`]
+    /// would give anything.
+    pub(super) fn grant(&mut self, now_ms: u64) -> bool {
+        let elapsed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.granted_ms, now_ms));
+        self.granted = (self.due.len() as u64).saturating_mul(elapsed_ms).div_ceil(self.delay_ms.max(1)) as usize;
         !self.now.is_empty() || self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms)
     }
 
@@ -72,10 +90,14 @@ impl Trims {
                 taken.push(user);
             }
         }
-        while taken.len() < count_max && self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms) {
+        while taken.len() < count_max
+            && self.granted > 0
+            && self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms)
+        {
             // The front was just looked at.
             let Some((_, user)) = self.due.pop_front() else { break };
             if self.waiting.remove(&user).is_some_and(|acked| acked.count > 0) {
+                self.granted -= 1;
                 taken.push(user);
             }
         }
@@ -84,6 +106,7 @@ impl Trims {
 
     /// Takes all, for the end.
     pub(super) fn take_all(&mut self) -> Vec<Name> {
+        self.granted = usize::MAX;
         self.take(u64::MAX, usize::MAX)
     }
 }
@@ -104,11 +127,13 @@ mod tests {
         trims.note(&alice, 1, 100, 10);
         trims.note(&bob, 3, 300, 20);
         assert_eq!(trims.take(30, 10), std::slice::from_ref(&bob));
-        assert!(!trims.is_due(4_999));
+        assert!(!trims.grant(4_999));
+        assert!(trims.grant(5_000));
         assert_eq!(trims.take(5_000, 10), std::slice::from_ref(&alice));
         trims.note(&bob, 1, 100, 5_010);
+        assert!(trims.grant(5_020));
         assert_eq!(trims.take(5_020, 10), [bob]);
-        assert_eq!(trims.take(u64::MAX, 10), Vec::<Name>::new());
+        assert_eq!(trims.take_all(), Vec::<Name>::new());
     }
 
     #[test]
@@ -119,9 +144,47 @@ mod tests {
         trims.note(&bob, 1, BYTES_MAX, 0);
         assert_eq!(trims.take(0, 10), std::slice::from_ref(&bob));
         trims.note(&alice, 1, 1, 0);
-        assert!(trims.is_due(0));
+        assert!(trims.grant(0));
         assert_eq!(trims.take(0, 10), [alice], "what was noted in two parts counts together, and once");
         trims.note(&bob, 1, 1, 10);
-        assert!(!trims.is_due(10), "a trim begins the count anew");
+        assert!(!trims.grant(10), "a trim begins the count anew");
+    }
+
+    // A message to everybody, and all acknowledge it within a second.
+    #[test]
+    fn a_wave_of_acks_is_no_wave_of_trims() {
+        let mut trims = Trims::new(60_000, 100);
+        for number in 0..12_000_u64 {
+            trims.note(&Name::parse(&format!("user-{number}")).unwrap(), 1, 100, number / 12);
+        }
+        let (mut taken, mut busiest, mut last_ms) = (0, 0, 0);
+        for now_ms in (0..600_000).step_by(50) {
+            if trims.grant(now_ms) {
+                let now = trims.take(now_ms, 64).len() + trims.take(now_ms, 64).len();
+                busiest = busiest.max(now);
+                taken += now;
+                last_ms = now_ms;
+            }
+        }
+        assert_eq!(taken, 12_000);
+        assert_eq!(busiest, 10, "what 12,000 that come evenly over a minute have in 50 ms");
+        assert!(last_ms < 600_000 - 50, "{last_ms}");
+    }
+
+    #[test]
+    fn who_comes_evenly_waits_for_the_delay_and_no_longer() {
+        let mut trims = Trims::new(1_000, 100);
+        let names: Vec<Name> = (0..100).map(|number| Name::parse(&format!("user-{number}")).unwrap()).collect();
+        let mut trimmed = 0;
+        for now_ms in (0..20_000_u64).step_by(10) {
+            trims.grant(now_ms);
+            for user in trims.take(now_ms, 64) {
+                let number: u64 = user.as_str()["user-".len()..].parse().unwrap();
+                assert!((now_ms - number * 10) % 1_000 <= 10, "{user} at {now_ms}");
+                trimmed += 1;
+            }
+            trims.note(&names[(now_ms / 10 % 100) as usize], 1, 100, now_ms);
+        }
+        assert!(trimmed > 900, "{trimmed}");
     }
 }
