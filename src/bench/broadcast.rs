@@ -91,6 +91,7 @@ pub(crate) async fn run(options: &BroadcastOptions) -> Result<Outcome, BenchErro
     stage::percentiles(&mut findings, "Until the last device has it", "last", &slowest);
     let group = "CPU for each device that received and acknowledged a broadcast";
     let cost_us = costs::cpu_each(&mut findings, (group, ""), (&before, &after), total.unique);
+    costs::busy(&mut findings, (&before, &after));
     memory_figures(&mut findings, &after);
     let lost = expected.saturating_sub(total.unique);
     for (key, name, value) in [

@@ -29,13 +29,14 @@ pub(crate) fn cpu_each(
     Some(parts[0].2? + parts[1].2?)
 }
 
-/// How busy these processes were, of one core.
+/// How busy these processes were, of one core, and how much of the machine went to its neighbours.
 pub(crate) fn busy(findings: &mut Findings, (before, after): (&Usage, &Usage)) {
     let seconds = after.at_us.saturating_sub(before.at_us) as f64 / 1_000_000.0;
     let parts = [
         ("load_nodes", "nodes", before.nodes_cpu, after.nodes_cpu),
         ("load_redis", "Redis", before.redis_cpu, after.redis_cpu),
         ("load_workers", "this load client", Some(before.workers_cpu), Some(after.workers_cpu)),
+        ("load_stolen", "taken by the host of this machine", before.stolen_cpu, after.stolen_cpu),
     ];
     for (key, name, before, after) in parts {
         if let (Some(before), Some(after)) = (before, after)

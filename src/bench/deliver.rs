@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::BenchError;
 use super::clock::{now_us, us};
+use super::costs;
 use super::floor::{self, Floor};
 use super::options::{DeliverOptions, MessagesOptions};
 use super::outcome::Outcome;
@@ -181,20 +182,7 @@ impl Measured {
             // The time holds some waiting as well.
             return;
         }
-        let seconds = (self.after.at_us - self.before.at_us) as f64 / 1_000_000.0;
-        let parts = [
-            ("load_nodes", "nodes", self.before.nodes_cpu, self.after.nodes_cpu),
-            ("load_redis", "Redis", self.before.redis_cpu, self.after.redis_cpu),
-            ("load_workers", "this load client", Some(self.before.workers_cpu), Some(self.after.workers_cpu)),
-        ];
-        for (key, name, before, after) in parts {
-            if let (Some(before), Some(after)) = (before, after)
-                && seconds > 0.0
-            {
-                let percent = after.saturating_sub(before).as_secs_f64() / seconds * 100.0;
-                findings.figure("CPU, of one core", key, name, percent, Unit::Percent);
-            }
-        }
+        costs::busy(findings, (&self.before, &self.after));
     }
 
     /// CPU and memory over time.

@@ -17,6 +17,18 @@ fn parse_cpu(stat: &str, ticks_per_second: u64) -> Option<Duration> {
     Some(Duration::from_secs_f64((user + kernel) as f64 / ticks_per_second.max(1) as f64))
 }
 
+/// Time of all cores in which this virtual machine had work, and its host ran something else; `None` if not Linux.
+pub(crate) fn stolen() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    parse_stolen(&stat, rustix::param::clock_ticks_per_second())
+}
+
+/// The eighth number of the first line of proc_stat(5), in ticks.
+fn parse_stolen(stat: &str, ticks_per_second: u64) -> Option<Duration> {
+    let ticks: u64 = stat.strip_prefix("cpu ")?.split_ascii_whitespace().nth(7)?.parse().ok()?;
+    Some(Duration::from_secs_f64(ticks as f64 / ticks_per_second.max(1) as f64))
+}
+
 /// Memory of a process in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
@@ -108,6 +120,14 @@ mod tests {
         assert_eq!(parse_cpu(stat, 100), Some(Duration::from_secs(3)));
         assert_eq!(parse_cpu("12 (a", 100), None);
         assert_eq!(parse_cpu("12 (a) S 1", 100), None);
+    }
+
+    #[test]
+    fn time_that_the_host_took_is_that_of_all_cores() {
+        let stat = "cpu  2618243 51725 658626 2811172 26165 0 143936 109037 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(parse_stolen(stat, 100), Some(Duration::from_millis(1_090_370)));
+        assert_eq!(parse_stolen("cpu  1 2 3", 100), None);
+        assert_eq!(parse_stolen("", 100), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -36,6 +36,8 @@ pub(crate) struct Usage {
     pub(crate) nodes_cpu: Option<Duration>,
     pub(crate) redis_cpu: Option<Duration>,
     pub(crate) workers_cpu: Duration,
+    /// That the machine had work for and was not given.
+    pub(crate) stolen_cpu: Option<Duration>,
     pub(crate) nodes: Memory,
     pub(crate) redis: Memory,
     pub(crate) kernel: Kernel,
@@ -107,6 +109,7 @@ impl Stage {
                 None => None,
             },
             workers_cpu: self.crew.cpu(),
+            stolen_cpu: process::stolen(),
             nodes: self.cluster.nodes_memory(),
             redis: self.cluster.redis().map(super::cluster::Redis::memory).unwrap_or_default(),
             kernel: process::kernel(),
