@@ -273,6 +273,7 @@ impl Shard {
         if !held.session.is_ended() {
             due_ms = due_ms.min(expiry_ms);
         }
+        let due_ms = self.wheel.look_at(due_ms);
         if due_ms < held.looked_at_ms {
             held.looked_at_ms = self.wheel.insert(key, due_ms);
         }
