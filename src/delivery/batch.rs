@@ -200,6 +200,8 @@ impl Shard {
                     pipeline::encode(pipeline, self.store.keys(), &self.identity, target, held.nonce, &command);
                 items.push(Item::Session { key, command, replies });
             }
+            // Not everything that was due has a reply, which would do it.
+            self.schedule(key, now);
         }
         let groups = self.cursor_writes.encode(self.store.keys(), pipeline, self.probe.is_failing());
         items.extend(groups.into_iter().map(Item::Cursors));

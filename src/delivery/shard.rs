@@ -82,6 +82,11 @@ pub enum Stop {
 /// Resolution of timers, in ms.
 pub(super) const TICK_MS: u64 = 50;
 
+/// Time until a session is looked at again for which something is due already: that waits for a pipeline or for the client,
+/// and whoever brings it looks after the session. Behind a Redis that does not keep up, a shard with thousands of such
+/// sessions would otherwise do little but look at all of them with each tick.
+const OVERDUE_MS: u64 = 1_000;
+
 pub(super) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// One thread's sessions. See the module.
@@ -266,17 +271,17 @@ impl Shard {
         self.schedule(key, now);
     }
 
-    fn schedule(&mut self, key: SessionKey, now: Now) {
+    /// Sets the timer of a session.
+    pub(super) fn schedule(&mut self, key: SessionKey, now: Now) {
         let Some(held) = self.sessions.get_mut(key) else { return };
-        let expiry_ms = now.mono_ms + held.session.expires_at_ms().saturating_sub(now.unix_ms);
         let mut due_ms = held.session.poll_timeout();
+        if due_ms <= now.mono_ms {
+            due_ms = (now.mono_ms + OVERDUE_MS).min(held.session.poll_silence());
+        }
         if !held.session.is_ended() {
-            due_ms = due_ms.min(expiry_ms);
+            due_ms = due_ms.min(now.mono_ms + held.session.expires_at_ms().saturating_sub(now.unix_ms));
         }
-        let due_ms = self.wheel.look_at(due_ms);
-        if due_ms < held.looked_at_ms {
-            held.looked_at_ms = self.wheel.insert(key, due_ms);
-        }
+        held.looked_at_ms = self.wheel.insert(key, due_ms, held.looked_at_ms);
     }
 
     fn forget(&mut self, key: SessionKey) {

@@ -18,29 +18,23 @@ const SLOTS: usize = 1_024;
 const FAR_TICKS: u64 = 80;
 /// Ticks of which one takes all deadlines that were far.
 const TOGETHER_TICKS: u64 = 5;
-/// Ticks until what was due already is looked at again. Time alone does not help it: it waits for a pipeline or for a
-/// client, and whoever brings that looks after it. Behind a Redis that does not keep up, a shard with thousands of such
-/// sessions would otherwise do little but look at all of them with each tick.
-const OVERDUE_TICKS: u64 = 20;
 
 impl<T> Wheel<T> {
     pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
         Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick_ms, tick: now_ms / tick_ms }
     }
 
-    /// When to look at what is due then: at that time, or in a second if it is past.
-    pub(super) fn look_at(&self, due_ms: u64) -> u64 {
-        if due_ms > self.tick * self.tick_ms { due_ms } else { (self.tick + OVERDUE_TICKS) * self.tick_ms }
-    }
-
-    /// Schedules `item`; answers the time at which it will come out at the latest.
-    pub(super) fn insert(&mut self, item: T, due_ms: u64) -> u64 {
+    /// Schedules `item` unless it comes out by `known_ms` anyway; answers the time at which it will at the latest.
+    pub(super) fn insert(&mut self, item: T, due_ms: u64, known_ms: u64) -> u64 {
         let last = self.tick + SLOTS as u64 - 1;
         let mut tick = due_ms.div_ceil(self.tick_ms);
         if tick >= self.tick + FAR_TICKS {
             tick = tick.next_multiple_of(TOGETHER_TICKS);
         }
         let tick = tick.clamp(self.tick + 1, last);
+        if tick * self.tick_ms >= known_ms {
+            return known_ms;
+        }
         self.slots[(tick % SLOTS as u64) as usize].push(item);
         tick * self.tick_ms
     }
@@ -62,9 +56,9 @@ mod tests {
     fn nothing_comes_out_early_or_is_forgotten() {
         let mut wheel = Wheel::new(50, 1_000);
         let mut due = Vec::new();
-        wheel.insert("soon", 1_001);
-        wheel.insert("past", 3);
-        assert!(wheel.insert("far", 10_000_000) < 60_000);
+        wheel.insert("soon", 1_001, u64::MAX);
+        wheel.insert("past", 3, u64::MAX);
+        assert!(wheel.insert("far", 10_000_000, u64::MAX) < 60_000);
         wheel.advance(1_049, &mut due);
         assert!(due.is_empty());
         wheel.advance(1_050, &mut due);
@@ -73,34 +67,26 @@ mod tests {
         assert_eq!(due, ["soon", "past", "far"]);
     }
 
-    // A session whose sweep is due and has no room in a pipeline is scheduled again whenever anything happens to it.
     #[test]
-    fn what_is_overdue_is_looked_at_once_a_second_however_often_it_is_scheduled() {
+    fn what_comes_out_early_enough_is_not_scheduled_again() {
         let mut wheel = Wheel::new(50, 1_000);
-        let (mut looks, mut looked_at_ms) = (Vec::new(), u64::MAX);
-        for now_ms in (1_000..=11_000).step_by(10) {
-            let mut due = Vec::new();
-            wheel.advance(now_ms, &mut due);
-            for () in due {
-                looks.push(now_ms);
-                looked_at_ms = u64::MAX;
-            }
-            let look_at_ms = wheel.look_at(1_000);
-            if look_at_ms < looked_at_ms {
-                looked_at_ms = wheel.insert((), look_at_ms);
-            }
+        let mut due = Vec::new();
+        let mut known_ms = wheel.insert("item", 1_001, u64::MAX);
+        for due_ms in [1_001, 1_049, 1_050, 5_000] {
+            known_ms = wheel.insert("item", due_ms, known_ms);
         }
-        assert_eq!(looks, (2_000..=11_000).step_by(1_000).collect::<Vec<_>>());
-        assert_eq!(wheel.look_at(11_001), 11_001, "what is due later is not put off");
+        assert_eq!(known_ms, 1_050);
+        wheel.advance(60_000, &mut due);
+        assert_eq!(due, ["item"]);
     }
 
     #[test]
     fn what_is_far_off_comes_out_together_and_a_little_late() {
         let mut wheel = Wheel::new(50, 1_000);
         let mut due = Vec::new();
-        let times: Vec<u64> = (10_001..10_251).map(|due_ms| wheel.insert(due_ms, due_ms)).collect();
+        let times: Vec<u64> = (10_001..10_251).map(|due_ms| wheel.insert(due_ms, due_ms, u64::MAX)).collect();
         assert!(times.iter().all(|time| *time == 10_250), "{times:?}");
-        assert_eq!(wheel.insert(4_950, 4_950), 4_950, "what is near does not wait");
+        assert_eq!(wheel.insert(4_950, 4_950, u64::MAX), 4_950, "what is near does not wait");
         wheel.advance(10_249, &mut due);
         assert_eq!(due, [4_950]);
         wheel.advance(10_250, &mut due);

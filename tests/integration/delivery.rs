@@ -1,5 +1,7 @@
 //! One node, one Redis: from an append to the ack that removes the message.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::harness::{Client, ConnectOptions, Node, NodeOptions, Redis, RedisOptions, eventually};
@@ -352,16 +354,40 @@ async fn retention_is_told_by_a_gap_until_the_client_acks_it() {
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_then_closed() {
     let (_redis, node) = redis_and_node_with(NodeOptions::default().set("heartbeat", "500ms")).await;
+    let mut clients = silent_and_talking(&node).await;
+    closes_only_the_silent(&mut clients).await;
+    clients.1.round_trip().await;
+}
+
+// A sweep of each session becomes due after a second, and finds no room in a pipeline: for its client it is looked at in
+// time all the same.
+#[tokio::test]
+async fn clients_that_answer_are_pinged_and_kept_while_redis_does_not_answer() {
+    let (redis, node) = redis_and_node_with(NodeOptions::default().set("heartbeat", "500ms")).await;
+    let mut clients = silent_and_talking(&node).await;
+    redis.pause();
+    // Nothing else leaves until this is answered.
+    clients.1.ack(&["1-0"]).await;
+    closes_only_the_silent(&mut clients).await;
+    let closed = tokio::time::timeout(Duration::from_secs(2), clients.1.expect_close()).await;
+    assert!(closed.is_err(), "a client that answers was closed: {closed:?}");
+    redis.resume();
+    clients.1.round_trip().await;
+}
+
+async fn silent_and_talking(node: &Node) -> (Client, Client) {
     let mute = ConnectOptions { mute: true, ..ConnectOptions::default() };
-    let mut silent = Client::connect(&node, "alice", "silent", mute).await;
-    let mut talking = Client::connect(&node, "alice", "talking", ConnectOptions::default()).await;
+    let silent = Client::connect(node, "alice", "silent", mute).await;
+    (silent, Client::connect(node, "alice", "talking", ConnectOptions::default()).await)
+}
+
+async fn closes_only_the_silent((silent, talking): &mut (Client, Client)) {
     // The talking one answers its pings while it reads, and it reads until the other one is closed.
     tokio::select! {
         closed = talking.expect_close() => panic!("a client that answers was closed: {closed:?}"),
         () = silent.expect_close_code(4108) => {}
     }
     assert!(silent.take_frame("ping").is_some(), "it was asked before");
-    talking.round_trip().await;
 }
 
 #[tokio::test]

@@ -437,19 +437,27 @@ impl Session {
         format!("{}.{}", self.epoch.0, self.epoch.1)
     }
 
-    /// When [`Session::handle_timeout`] wants to be called at the latest, in monotonic ms.
+    /// When [`Session::handle_timeout`] wants to be called at the latest, in monotonic ms. What is in the past when it has
+    /// just been called waits for [`Session::poll_commands`]: time alone will not help it.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
         if self.is_ended() {
             return self.pause_until_ms;
         }
-        self.heartbeat
-            .due_ms()
+        if self.pause_until_ms > 0 {
+            return self.poll_silence().min(self.pause_until_ms);
+        }
+        self.poll_silence()
             .min(self.ledger.earliest_due_ms())
             .min(self.sweep_at_ms)
             .min(self.touch_at_ms)
             .min(self.topics.as_ref().map_or(u64::MAX, |topics| topics.due_ms()))
-            .min(if self.pause_until_ms > 0 { self.pause_until_ms } else { u64::MAX })
+    }
+
+    /// That part of [`Session::poll_timeout`] which waits for nothing but the time: until silence is answered.
+    #[must_use]
+    pub fn poll_silence(&self) -> u64 {
+        if self.is_ended() { u64::MAX } else { self.heartbeat.due_ms() }
     }
 
     /// When the token expires, Unix ms; the driver calls [`Session::handle_timeout`] then, too.
