@@ -24,6 +24,8 @@ pub(super) struct Trims {
     /// Of those whose delay is over, how many may leave before the next grant.
     granted: usize,
     granted_ms: u64,
+    /// Whether any could leave since the last grant.
+    is_asked: bool,
 }
 
 /// What was acknowledged since the last trim.
@@ -50,6 +52,7 @@ impl Trims {
             now: Vec::new(),
             granted: 0,
             granted_ms: 0,
+            is_asked: true,
         }
     }
 
@@ -74,12 +77,18 @@ impl Trims {
     /// would give anything.
     pub(super) fn grant(&mut self, now_ms: u64) -> bool {
         let elapsed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.granted_ms, now_ms));
-        self.granted = (self.due.len() as u64).saturating_mul(elapsed_ms).div_ceil(self.delay_ms.max(1)) as usize;
-        !self.now.is_empty() || self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms)
+        let share = (self.due.len() as u64).saturating_mul(elapsed_ms).div_ceil(self.delay_ms.max(1)) as usize;
+        let is_due = self.due.front().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
+        // A pipeline may take longer than a tick.
+        let left = if is_due && !self.is_asked { self.granted } else { 0 };
+        self.granted = if is_due { left.saturating_add(share) } else { 0 };
+        self.is_asked = false;
+        is_due || !self.now.is_empty()
     }
 
     /// At most `count_max` inboxes to trim now.
     pub(super) fn take(&mut self, now_ms: u64, count_max: usize) -> Vec<Name> {
+        self.is_asked = true;
         let mut taken = Vec::new();
         while taken.len() < count_max
             && let Some(user) = self.now.pop()
@@ -169,6 +178,19 @@ mod tests {
         assert_eq!(taken, 12_000);
         assert_eq!(busiest, 10, "what 12,000 that come evenly over a minute have in 50 ms");
         assert!(last_ms < 600_000 - 50, "{last_ms}");
+    }
+
+    #[test]
+    fn pipelines_that_take_long_make_nobody_wait_longer() {
+        let mut trims = Trims::new(1_000, 100);
+        (0..100).for_each(|number| trims.note(&Name::parse(&format!("user-{number}")).unwrap(), 1, 100, 0));
+        (0..=40).for_each(|tick| _ = trims.grant(tick * 50));
+        assert_eq!(trims.take(2_000, 1_000).len(), 100, "the shares of two delays");
+        (0..100).for_each(|number| trims.note(&Name::parse(&format!("user-{number}")).unwrap(), 1, 100, 2_000));
+        (41..=70).for_each(|tick| _ = trims.grant(tick * 50));
+        assert_eq!(trims.take(3_500, 1_000).len(), 55, "the shares since 3,000, when their delay was over");
+        assert!(trims.grant(3_550));
+        assert_eq!(trims.take(3_550, 1_000).len(), 3, "a pipeline each tick has that of one");
     }
 
     #[test]
