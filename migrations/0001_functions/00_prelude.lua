@@ -136,7 +136,7 @@ local function groups_of(inbox)
   end
   local groups = {}
   for _, info in ipairs(infos) do
-    -- Not by a table of all fields: inboxes are trimmed often, and that would be half of what a trim costs.
+    -- Not by a table of all fields: inboxes are trimmed often, and that would be a tenth of what a trim costs.
     local name, pending, last, lag
     for i = 1, #info, 2 do
       local field, value = info[i], info[i + 1]

@@ -14,7 +14,11 @@ fn parse_cpu(stat: &str, ticks_per_second: u64) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let (user, kernel): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Duration::from_secs_f64((user + kernel) as f64 / ticks_per_second.max(1) as f64))
+    Some(time_of(user + kernel, ticks_per_second))
+}
+
+fn time_of(ticks: u64, ticks_per_second: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / ticks_per_second.max(1) as f64)
 }
 
 /// Time of all cores in which this virtual machine had work, and its host ran something else; `None` if not Linux.
@@ -25,8 +29,8 @@ pub(crate) fn stolen() -> Option<Duration> {
 
 /// The eighth number of the first line of proc_stat(5), in ticks.
 fn parse_stolen(stat: &str, ticks_per_second: u64) -> Option<Duration> {
-    let ticks: u64 = stat.strip_prefix("cpu ")?.split_ascii_whitespace().nth(7)?.parse().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / ticks_per_second.max(1) as f64))
+    let ticks = stat.strip_prefix("cpu ")?.split_ascii_whitespace().nth(7)?.parse().ok()?;
+    Some(time_of(ticks, ticks_per_second))
 }
 
 /// Memory of a process in bytes.

@@ -274,10 +274,7 @@ impl Shard {
     /// Sets the timer of a session.
     pub(super) fn schedule(&mut self, key: SessionKey, now: Now) {
         let Some(held) = self.sessions.get_mut(key) else { return };
-        let mut due_ms = held.session.poll_timeout();
-        if due_ms <= now.mono_ms {
-            due_ms = (now.mono_ms + OVERDUE_MS).min(held.session.poll_silence());
-        }
+        let mut due_ms = look_at_ms(held.session.poll_timeout(), held.session.poll_silence(), now.mono_ms);
         if !held.session.is_ended() {
             due_ms = due_ms.min(now.mono_ms + held.session.expires_at_ms().saturating_sub(now.unix_ms));
         }
@@ -372,6 +369,11 @@ impl Shard {
     }
 }
 
+/// When to look at a session whose next deadline is `due_ms`, and whose client must be asked at `silence_ms`.
+fn look_at_ms(due_ms: u64, silence_ms: u64, now_ms: u64) -> u64 {
+    if due_ms > now_ms { due_ms } else { silence_ms.min(now_ms + OVERDUE_MS) }
+}
+
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -394,5 +396,20 @@ fn session_config(limits: &Limits) -> SessionConfig {
         frames_burst: limits.frames_burst,
         topics: true,
         cursor_flush_ms: millis(limits.cursor_flush),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_is_looked_at_in_a_second_unless_the_client_must_be_asked_before() {
+        let (now_ms, far_ms) = (10_000, 30_000);
+        assert_eq!(look_at_ms(now_ms + 1, far_ms, now_ms), now_ms + 1);
+        assert_eq!(look_at_ms(now_ms, far_ms, now_ms), now_ms + OVERDUE_MS);
+        assert_eq!(look_at_ms(3, far_ms, now_ms), now_ms + OVERDUE_MS);
+        assert_eq!(look_at_ms(3, now_ms + 200, now_ms), now_ms + 200);
+        assert_eq!(look_at_ms(0, u64::MAX, now_ms), now_ms + OVERDUE_MS, "a session that has ended asks nobody");
     }
 }

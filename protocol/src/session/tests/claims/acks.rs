@@ -126,6 +126,29 @@ fn while_redis_refuses_acks_wait_unconfirmed_and_bounded() {
     assert_eq!(pair.world.redis.pending("web"), []);
 }
 
+// The first sweep is due during the pause, and waits for its end like everything else.
+#[test]
+fn acks_that_redis_refused_are_sent_again_when_the_pause_is_over_whatever_is_due_besides() {
+    let mut pair = Pair::new(1);
+    let client = pair.connect(0, json!({}));
+    let id = pair.publish("hello");
+    pair.settle();
+    pair.pass(900);
+    pair.world.redis.refusing = true;
+    pair.ack(client, &[id]);
+    pair.settle();
+    pair.world.redis.refusing = false;
+    pair.pass(150);
+    let now_ms = pair.world.now.mono_ms;
+    let due_ms = pair.session(client).map(|session| session.poll_timeout()).expect("it is there");
+    assert!(due_ms > now_ms && due_ms < now_ms + 1_000, "{due_ms} at {now_ms}");
+    pair.settle();
+    assert_eq!(pair.world.redis.pending("web"), [id], "not before");
+    pair.pass(due_ms - now_ms);
+    pair.settle();
+    assert_eq!(pair.world.redis.pending("web"), []);
+}
+
 #[test]
 fn acks_without_ids_do_not_fill_memory_while_redis_refuses() {
     let mut pair = Pair::new(1);
